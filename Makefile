@@ -1,0 +1,43 @@
+# Two commands for a newcomer: `make report` and `make test`. Each sets up all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+OUT ?= runs/report
+
+.PHONY: help setup report test lint types contracts pytest clean
+
+help:
+	@echo "make report   a sink report on an embedded model, in $(OUT)/report.html"
+	@echo "make test     lint, types, import contracts, tests with coverage"
+	@echo "make setup    .venv with everything in it"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mechguard needs Python 3.11 or newer; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+report: $(READY)
+	$(BIN)/mechguard report --out $(OUT)
+	@echo "Open $(OUT)/report.html"
+
+test: lint types contracts pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+contracts: $(READY)
+	$(BIN)/lint-imports
+
+pytest: $(READY)
+	$(BIN)/pytest --numprocesses 2 --cov --cov-report=term
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .coverage*
