@@ -23,7 +23,19 @@ class UnsupportedModelError(MechguardError):
     exit_code = 3
 
 
+class NumericalError(MechguardError):
+    """What a model computed is NaN or infinite, and no number can be reported from it."""
+
+    exit_code = 2
+
+
 class CheckError(MechguardError):
     """A check that the user asked for did not hold."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, to quote inside a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

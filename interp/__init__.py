@@ -1,0 +1,35 @@
+"""The ground floor: checkpoints, sites, capture, attention statistics, interventions."""
+
+from typing import TYPE_CHECKING
+
+from interp._lazy import attach
+
+if TYPE_CHECKING:
+    from interp import organisms as organisms
+    from interp.anatomy import Anatomy as Anatomy
+    from interp.attention import observe as observe
+    from interp.capture import capture as capture
+    from interp.checkpoint import Checkpoint as Checkpoint
+    from interp.checkpoint import load as load
+    from interp.errors import CheckError as CheckError
+    from interp.errors import InputError as InputError
+    from interp.errors import MechguardError as MechguardError
+    from interp.errors import UnsupportedModelError as UnsupportedModelError
+    from interp.sites import Site as Site
+
+__getattr__, __all__ = attach(
+    __name__,
+    {
+        "Anatomy": "anatomy",
+        "CheckError": "errors",
+        "Checkpoint": "checkpoint",
+        "InputError": "errors",
+        "MechguardError": "errors",
+        "Site": "sites",
+        "UnsupportedModelError": "errors",
+        "capture": "capture",
+        "load": "checkpoint",
+        "observe": "attention",
+        "organisms": "",
+    },
+)

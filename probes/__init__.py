@@ -1,0 +1,1 @@
+"""Probes read: directions, estimators, guards and detectors stand on this floor."""

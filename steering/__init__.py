@@ -1,0 +1,1 @@
+"""Policies steer: gates, controllers and the inference runtime stand on this floor."""
