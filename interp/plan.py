@@ -1,0 +1,190 @@
+"""The row plan of a capture, and the work folder that lets a stopped run go on."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from interp.checkpoint import Checkpoint
+from interp.errors import InputError
+from interp.prompts import Row
+from interp.records import Recorder
+
+FORMAT_VERSION = 1
+# A batch may hold this share of padding before a new one is begun.
+_MOST_PADDING = 0.1
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """Which rows run together. The same rows give the same plan, on any number of ranks."""
+
+    batches: tuple[tuple[int, ...], ...]
+    tokens: int
+    largest_batch: int
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @classmethod
+    def make(cls, rows: Sequence[Row], batch_tokens: int) -> "RowPlan":
+        """Group rows of similar length under a token budget; a longer row gets its own batch."""
+        ordered = sorted(rows, key=lambda row: (len(row), row.index))
+        batches: list[list[Row]] = []
+        for row in ordered:
+            if batches and _fits(batches[-1], row, batch_tokens):
+                batches[-1].append(row)
+            else:
+                batches.append([row])
+        return cls(
+            tuple(tuple(row.index for row in batch) for batch in batches),
+            sum(map(len, rows)),
+            max(len(batch) * len(batch[-1]) for batch in batches),
+        )
+
+
+def _fits(batch: list[Row], row: Row, batch_tokens: int) -> bool:
+    padded = (len(batch) + 1) * len(row)
+    used = sum(map(len, batch)) + len(row)
+    return padded <= batch_tokens and padded - used <= _MOST_PADDING * padded
+
+
+class Workdir:
+    """A folder with `plan.json` and one shard for each finished batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        checkpoint: Checkpoint,
+        rows: Sequence[Row],
+        recorders: Sequence[Recorder],
+        plan: RowPlan,
+    ) -> "Workdir":
+        """Begin a work folder, or go on with one of the same run.
+
+        Raises:
+            InputError: the folder belongs to another run.
+        """
+        described = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": checkpoint.fingerprint,
+            "rows": _rows_hash(rows),
+            "recorders": [recorder.describe() for recorder in recorders],
+            "plan": json.loads(json.dumps(asdict(plan))),
+        }
+        path = folder / "plan.json"
+        if path.exists():
+            if _read_plan(path) != described:
+                raise InputError(
+                    f"{folder} holds a capture of another model, other rows or other recorders; "
+                    "give a new folder, or remove it."
+                )
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(described, indent=1).encode())
+        return cls(folder)
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"batch-{number:06d}.safetensors"
+
+    def save(self, number: int, recorders: Sequence[Recorder]) -> None:
+        """Write the shard of one batch."""
+        arrays = {
+            f"{index}/{key}": np.ascontiguousarray(array)
+            for index, recorder in enumerate(recorders)
+            for key, array in recorder.state().items()
+        }
+        save_tensors(self._shard(number), arrays)
+
+    def load(self, number: int, recorders: Sequence[Recorder]) -> bool:
+        """Feed the recorders from a finished batch; False if it is not there.
+
+        Raises:
+            InputError: the shard is damaged.
+        """
+        path = self._shard(number)
+        if not path.exists():
+            return False
+        arrays = load_tensors(path)
+        for index, recorder in enumerate(recorders):
+            prefix = f"{index}/"
+            state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            recorder.load_state(state)
+        return True
+
+
+def _rows_hash(rows: Sequence[Row]) -> str:
+    text = ";".join(f"{row.index}:{','.join(map(str, row.ids))}" for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_plan(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; remove its folder and start again.") from error
+
+
+def load_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a shard.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        arrays: dict[str, NDArray[Any]] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged; remove it, and it is computed again.") from error
+    return arrays
+
+
+def save_tensors(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write a safetensors file under a temporary name, then rename it.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(arrays, name)
+        os.replace(name, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be written ({error}); free some disk space.") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written to ({error.strerror}).") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); free some disk space."
+        ) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
