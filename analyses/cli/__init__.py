@@ -1,0 +1,56 @@
+"""The command line: one file a verb. Nothing heavy is imported before a verb runs."""
+
+import logging
+import os
+import sys
+
+import typer
+
+from analyses.cli.doctor import doctor
+from analyses.cli.organisms import app as organisms
+from analyses.cli.plan import plan
+from analyses.cli.render import render
+from analyses.cli.report import report
+from analyses.cli.sinks import sinks
+from interp.errors import MechguardError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="mechguard",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Bring a checkpoint, get a defensible safety report.",
+    epilog="Exit codes: 0 done, 1 a check failed, 2 bad input, 3 unsupported model, "
+    "130 interrupted.",
+)
+app.command()(plan)
+app.command()(doctor)
+app.command()(sinks)
+app.command()(report)
+app.command()(render)
+app.add_typer(organisms, name="organisms")
+
+
+def main() -> None:
+    """Run the command line; user errors become one sentence and an exit code."""
+    # Progress is ours to show; the libraries' own bars and notices would only drown the result.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("mechguard").setLevel(logging.INFO)
+    try:
+        app()
+    except MechguardError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _fail("interrupted; no report was written.", INTERRUPTED)
+        raise
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"mechguard: {message}\n")
+    return code

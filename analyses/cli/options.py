@@ -1,0 +1,137 @@
+"""Options that several verbs share, and what they do with them."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from analyses.sink_finding.run import Progress
+    from interp.checkpoint import Checkpoint
+
+
+class AttentionChoice(StrEnum):
+    """How attention statistics are computed."""
+
+    auto = "auto"
+    eager = "eager"
+
+
+class DtypeChoice(StrEnum):
+    """Weights as stored, or cast."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Model = Annotated[
+    str, typer.Argument(help="Hub id, local folder, or organism:NAME.", show_default=False)
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
+TextFiles = Annotated[
+    list[str],
+    typer.Option(
+        "--texts",
+        help=".txt, .jsonl, .json, .csv, .parquet, or the name of a data set; give it again for "
+        "each further domain.",
+        show_default=False,
+    ),
+]
+Length = Annotated[int, typer.Option(help="Tokens in a sequence, BOS included when on.")]
+MaxSequences = Annotated[int, typer.Option(help="Sequences of each file, at most.")]
+Epsilon = Annotated[float, typer.Option(help="Threshold of the sink rate.")]
+Bos = Annotated[
+    bool | None,
+    typer.Option("--bos/--no-bos", help="Put BOS in front [default: as the tokenizer does]."),
+]
+Dtype = Annotated[DtypeChoice, typer.Option(help="Cast the weights.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Seed = Annotated[int, typer.Option(help="Of the bootstrap and the noise.")]
+Limit = Annotated[int | None, typer.Option(help="Look at the first N documents of each file only.")]
+Attention = Annotated[
+    AttentionChoice,
+    typer.Option(help="auto: exact statistics beside SDPA. eager: the model's own T×T weights."),
+]
+CausalSequences = Annotated[
+    int, typer.Option(help="Sequences of each file in the causal panel; 0 skips it.")
+]
+Revision = Annotated[str | None, typer.Option(help="Revision of a hub id.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
+]
+
+
+def load_checkpoint(
+    model: str,
+    dtype: DtypeChoice,
+    device: str,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> "Checkpoint":
+    """Load what the command line named."""
+    from interp.checkpoint import load
+
+    return load(
+        model,
+        dtype=dtype.value,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def command_line() -> str:
+    """The command as it was typed, to reproduce the run."""
+    return shlex.join(["mechguard", *sys.argv[1:]])
+
+
+def workdir() -> Path:
+    """Where a stopped run leaves what it had, so that the same command goes on from there."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mechguard") / "unfinished"
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and speaks, under `torchrun` or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def progress_bars() -> Iterator["Progress"]:
+    """One bar a stage on stderr, with the rate and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<6}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not is_first_rank()) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, rate="")
+            task = bars.tasks[tasks[stage]]
+            speed = task.finished_speed or task.speed
+            rate = f"{speed:.1f} {stage}/s" if speed else ""
+            bars.update(task.id, completed=done, total=total, rate=rate)
+
+        yield show
+
+
+def say(text: str) -> None:
+    """A line for the reader, on stdout."""
+    typer.echo(text)

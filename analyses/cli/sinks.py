@@ -1,0 +1,49 @@
+"""`mechguard sinks`: the sink report of a checkpoint."""
+
+from analyses.cli import options
+from analyses.cli.options import AttentionChoice, DtypeChoice
+
+
+def sinks(
+    model: options.Model,
+    texts: options.TextFiles,
+    out: options.Out,
+    length: options.Length = 64,
+    max_sequences: options.MaxSequences = 100,
+    epsilon: options.Epsilon = 0.3,
+    bos: options.Bos = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    limit: options.Limit = None,
+    attention: options.Attention = AttentionChoice.auto,
+    causal_sequences: options.CausalSequences = 16,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Measure attention sinks, value drains, residual peaks and gates; write a report."""
+    from analyses.sink_finding.run import sinks as measure
+    from interp.prompts import read_texts
+
+    domains = [read_texts(name) for name in texts]
+    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    with options.progress_bars() as progress:
+        finding = measure(
+            checkpoint,
+            domains,
+            length=length,
+            max_sequences=max_sequences,
+            epsilon=epsilon,
+            bos=bos,
+            seed=seed,
+            limit=limit,
+            attention=attention.value,
+            causal_sequences=causal_sequences,
+            workdir=options.workdir(),
+            command=options.command_line(),
+            progress=progress,
+        )
+    if not options.is_first_rank():
+        return
+    page = finding.save(out)
+    options.say(f"{finding.verdict}\n{page}")

@@ -1,0 +1,79 @@
+"""Intervals at 95 %, by bootstrap over sequences.
+
+Tokens and heads of one sequence are not independent, so sequences are what is resampled.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+_Z = 1.959963984540054
+Interval = tuple[float, float]
+
+
+def bootstrap(
+    values: NDArray[np.floating],
+    seed: int,
+    statistic: Callable[[NDArray[np.floating]], NDArray[np.floating]] | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Percentile bootstrap over the first axis.
+
+    Args:
+        values: [sequences, ...].
+        seed: of the resampling, the same for every column, so that columns stay comparable.
+        statistic: of a resampled array over its axis 0; the mean unless given.
+
+    Returns:
+        Low and high ends, each [...]; NaN with fewer than two sequences, from which no spread can
+        be told.
+    """
+    shape = values.shape[1:]
+    count = values.shape[0]
+    if count < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    generator = np.random.default_rng(seed)
+    if statistic is None:
+        # The mean of a resample is a weighted mean, so counts spare the gathered copies.
+        draws = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+        flat = draws @ values.reshape(count, -1).astype(np.float64)
+        resampled = flat.reshape(RESAMPLES, *shape)
+    else:
+        index = generator.integers(count, size=(RESAMPLES, count))
+        resampled = np.stack([statistic(values[rows]) for rows in index])
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def wilson(successes: float, n: int) -> Interval:
+    """Wilson's score interval for a share, which does not collapse at 0 and 1."""
+    share = successes / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    low = 0.0 if successes == 0 else max(0.0, float(centre - half))
+    high = 1.0 if successes == n else min(1.0, float(centre + half))
+    return low, high
+
+
+def share_interval(shares: NDArray[np.floating], seed: int) -> Interval | None:
+    """Interval for the mean of per-sequence shares in [0, 1].
+
+    By bootstrap over sequences; where all sequences agree on 0 or on 1 the bootstrap collapses,
+    and Wilson's interval with one trial a sequence stands in.
+    """
+    if len(shares) < 2:
+        return None
+    mean = float(shares.mean())
+    if mean in (0.0, 1.0):
+        return wilson(mean * len(shares), len(shares))
+    low, high = bootstrap(shares, seed)
+    return float(low), float(high)
+
+
+def mean_interval(values: NDArray[np.floating], seed: int) -> Interval | None:
+    """Interval for a mean over sequences; None with fewer than two."""
+    if len(values) < 2:
+        return None
+    low, high = bootstrap(values, seed)
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""The sink finding: what extreme tokens and gates do in a checkpoint."""

@@ -1,0 +1,252 @@
+"""`analyses.sinks`: from a checkpoint and texts to a sink finding."""
+
+import hashlib
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from analyses.sink_finding.causal import CausalEffects, causal_effects
+from analyses.sink_finding.finding import SinkFinding, build
+from analyses.sink_finding.measure import measure, parity
+from interp import ranks
+from interp.attention import AttentionPath, require_interface
+from interp.checkpoint import Checkpoint
+from interp.errors import InputError
+from interp.prompts import Row, Rows, Texts, as_texts, id_rows, is_text_file, read_texts, text_rows
+
+log = logging.getLogger("mechguard.sinks")
+Progress = Callable[[str, int, int], None]
+# What `texts` may be: files or data sets, documents, documents by domain, or rows of token ids.
+TextsLike = Sequence[str | Path] | Mapping[str, Sequence[str]] | Sequence[Texts]
+
+
+def sinks(
+    checkpoint: Checkpoint,
+    texts: TextsLike | None = None,
+    *,
+    token_ids: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    length: int = 64,
+    max_sequences: int = 100,
+    epsilon: float = 0.3,
+    bos: bool | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    attention: AttentionPath = "auto",
+    causal_sequences: int = 16,
+    batch_tokens: int = 8192,
+    workdir: Path | None = None,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> SinkFinding:
+    """Measure attention sinks, value drains, residual peaks and gates.
+
+    The quantities and their sources are in `docs/quantities.md`.
+
+    Args:
+        checkpoint: from `interp.load`.
+        texts: paths of text files (each a domain; a string counts as a path if such a file
+            exists), a mapping of domain to documents, or a plain sequence of documents.
+        token_ids: instead of texts, rows of token ids by domain (for a model without tokenizer).
+        length: T, tokens in a sequence, BOS included when on.
+        max_sequences: of each domain.
+        epsilon: threshold of the sink rate.
+        bos: put BOS in front; None does what the tokenizer does.
+        seed: of the bootstrap and of the noise in the causal panel.
+        limit: documents of each domain to look at, at most.
+        attention: `auto`, or `eager` for families that bypass the attention interface.
+        causal_sequences: sequences of each domain in the causal panel; 0 skips it.
+        batch_tokens: most tokens in a forward pass.
+        workdir: folder in which a stopped run leaves what it had, and goes on from when it is
+            called again with the same model, rows and settings; emptied when a run is done.
+        command: kept in the provenance, to reproduce the run.
+        progress: called with (stage, done, total).
+
+    Raises:
+        InputError: unusable texts or settings.
+        NumericalError: NaN or infinity where a number is reported.
+        UnsupportedModelError: attention cannot be measured.
+    """
+    if not 0 < epsilon < 1:
+        raise InputError(f"epsilon is {epsilon}; attention shares lie between 0 and 1.")
+    if causal_sequences < 0 or max_sequences < 1:
+        raise InputError("max_sequences must be 1 or more, causal_sequences 0 or more.")
+    if attention == "auto":
+        require_interface(checkpoint.anatomy)
+    begun = time.perf_counter()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    domains = [] if texts is None else _domains(texts)
+    rows = _rows(checkpoint, domains, token_ids, length, max_sequences, bos, limit)
+    for name, count in rows.skipped.items():
+        if count:
+            log.info("%s: %d documents shorter than %d tokens skipped", name, count, length)
+    settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
+    own = None if workdir is None else _own_folder(workdir, checkpoint, rows, settings)
+    with ranks.group() as group:
+        found = measure(
+            checkpoint,
+            rows,
+            attention=attention,
+            batch_tokens=batch_tokens,
+            workdir=own,
+            progress=_stage(progress, "rows"),
+        )
+        checked = parity(checkpoint, rows.rows, attention)
+        effects, notes = _effects(
+            checkpoint, rows, causal_sequences, seed, batch_tokens, own, progress
+        )
+        if own is not None and group.rank == 0:
+            shutil.rmtree(own, ignore_errors=True)
+    provenance = _provenance(checkpoint, rows, domains, attention, seed, command)
+    provenance |= {"started": started, "wall_seconds": round(time.perf_counter() - begun, 1)}
+    return build(
+        checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed, notes=notes
+    )
+
+
+def _own_folder(workdir: Path, checkpoint: Checkpoint, rows: Rows, settings: str) -> Path:
+    """The subfolder of exactly this run."""
+    key = f"{version('mechguard')} {checkpoint.fingerprint} {rows.sha256} {settings}"
+    folder = workdir / hashlib.sha256(key.encode()).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
+    return folder
+
+
+def _domains(texts: TextsLike) -> list[Texts]:
+    """Texts by domain, whatever form they were given in."""
+    if isinstance(texts, Mapping):
+        domains = [as_texts(name, documents) for name, documents in texts.items()]
+    elif isinstance(texts, (str, Path)):
+        raise InputError("texts is one string; give a list of paths, or a list of documents.")
+    elif all(isinstance(item, Texts) for item in texts):
+        domains = [item for item in texts if isinstance(item, Texts)]
+    elif all(isinstance(item, Path) or is_text_file(str(item)) for item in texts):
+        domains = [read_texts(str(item)) for item in texts]
+    else:
+        domains = [as_texts("texts", [str(item) for item in texts])]
+    return _distinct(domains)
+
+
+def _distinct(domains: list[Texts]) -> list[Texts]:
+    """Two files of one name stay two domains."""
+    seen: dict[str, int] = {}
+    named = []
+    for texts in domains:
+        seen[texts.name] = seen.get(texts.name, 0) + 1
+        number = seen[texts.name]
+        name = texts.name if number == 1 else f"{texts.name} ({number})"
+        named.append(Texts(name, texts.sha256, texts.documents))
+    return named
+
+
+def _rows(
+    checkpoint: Checkpoint,
+    domains: Sequence[Texts],
+    token_ids: Mapping[str, Sequence[Sequence[int]]] | None,
+    length: int,
+    max_sequences: int,
+    bos: bool | None,
+    limit: int | None,
+) -> Rows:
+    if token_ids is not None:
+        if domains:
+            raise InputError("give texts or token_ids, not both.")
+        cut = {
+            name: [list(ids)[:length] for ids in sequences][:max_sequences]
+            for name, sequences in token_ids.items()
+        }
+        return id_rows(checkpoint, cut)
+    if not domains:
+        raise InputError("no texts were given; name at least one file, or pass documents.")
+    return text_rows(
+        checkpoint, domains, length=length, max_sequences=max_sequences, bos=bos, limit=limit
+    )
+
+
+def _effects(
+    checkpoint: Checkpoint,
+    rows: Rows,
+    count: int,
+    seed: int,
+    batch_tokens: int,
+    workdir: Path | None,
+    progress: Progress | None,
+) -> tuple[CausalEffects | None, list[str]]:
+    """The causal panel on the first rows of each domain, and what to say of it."""
+    if count == 0:
+        return None, ["The causal panel was skipped, so nothing is known of what the heads do."]
+    chosen: list[Row] = []
+    for name in rows.domains:
+        chosen += [row for row in rows.rows if row.domain == name][:count]
+    effects = causal_effects(
+        checkpoint,
+        chosen,
+        seed=seed,
+        batch_tokens=batch_tokens,
+        workdir=workdir,
+        progress=_stage(progress, "heads"),
+    )
+    heads = sum(layer.heads for layer in checkpoint.anatomy.layers)
+    note = (
+        f"The causal panel edits one head at a time on {len(chosen)} sequences and compares "
+        f"{heads} heads without a correction for many comparisons; heads that stand in for each "
+        "other show no effect alone."
+    )
+    return effects, [note]
+
+
+def _provenance(
+    checkpoint: Checkpoint,
+    rows: Rows,
+    domains: Sequence[Texts],
+    attention: AttentionPath,
+    seed: int,
+    command: str | None,
+) -> dict[str, Any]:
+    hashes = {texts.name: texts.sha256 for texts in domains}
+    counts = {name: sum(row.domain == name for row in rows.rows) for name in rows.domains}
+    names = dict.fromkeys([*hashes, *counts])
+    return {
+        "model": checkpoint.name,
+        "revision": checkpoint.revision,
+        "fingerprint": checkpoint.fingerprint,
+        "model_type": checkpoint.anatomy.model_type,
+        "parameters": checkpoint.anatomy.parameters,
+        "dtype": str(checkpoint.dtype).removeprefix("torch."),
+        "device": str(checkpoint.device),
+        "attention": attention,
+        "tokenizer_hash": checkpoint.tokenizer_hash,
+        "bos": rows.bos,
+        "data": [
+            {
+                "name": name,
+                "sha256": hashes.get(name, rows.sha256),
+                "sequences": counts.get(name, 0),
+                "skipped": rows.skipped.get(name, 0),
+            }
+            for name in names
+        ],
+        "seed": seed,
+        "versions": versions(),
+        "command": command,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of mechguard, Python and the libraries that numbers depend on."""
+    libraries = ("mechguard", "torch", "transformers", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in libraries}
+
+
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(stage, done, total)
