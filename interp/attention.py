@@ -17,16 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import (
-    AttentionMaskInterface,
-    causal_mask_function,
-    eager_mask,
-    sdpa_mask,
-)
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from interp.anatomy import Anatomy
 from interp.errors import InputError, UnsupportedModelError
-from interp.kernels import AttentionInputs, AttentionStatistics, Demand, attend
+from interp.kernels import BLOCK, AttentionInputs, AttentionStatistics, Demand, attend, causal
+from interp.masks import streamed_mask
 from interp.modules import attention_module, decoder_layers
 
 AttentionPath = Literal["auto", "eager"]
@@ -164,29 +160,77 @@ def _streamed(
 ) -> tuple[Tensor, None]:
     """Attention with statistics; the signature is transformers' contract."""
     binding = _bound(module, kwargs)
-    taps = binding.taps
-    demand = _demand(taps)
+    demand = _demand(binding.taps)
     prefill = query.shape[2] == key.shape[2]
     if demand and not prefill:
         raise InputError(
             "attention statistics need a whole forward pass: call the model without a KV cache"
         )
-    plain = softcap is None and s_aux is None
-    windowed = attention_mask is None and binding.window is not None and prefill
+    inputs = None
+    if prefill:
+        inputs = _inputs(binding, query, key, value, attention_mask, scaling, softcap, s_aux)
     statistics = None
-    if plain and not demand and not windowed:
+    if softcap is not None or s_aux is not None:
+        own = {"softcap": softcap} if softcap is not None else {"s_aux": s_aux}
+        output = _own_eager(
+            module, binding, query, key, value, attention_mask, scaling, own | kwargs
+        )
+        if demand and inputs is not None:
+            _, statistics = attend(inputs, demand)
+    elif inputs is not None and (demand or inputs.window is not None):
+        output, statistics = attend(inputs, demand)
+    else:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
         output = output.transpose(1, 2)
-    else:
-        inputs, rows = _inputs(binding, query, key, value, attention_mask, scaling, softcap, s_aux)
-        output, statistics = attend(inputs, demand)
-        output = output[:, :, rows:]
     call = AttentionCall(binding.layer, query, key, value, output, statistics)
-    for tap in taps:
+    for tap in binding.taps:
         tap.receive(call)
     return call.output.transpose(1, 2).contiguous(), None
+
+
+def _own_eager(
+    module: nn.Module,
+    binding: _Binding,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """The model file's eager attention, a block of queries at a time.
+
+    Families with soft-capped scores or learned sinks are not run through SDPA by transformers, so
+    this is their plain attention, rounding and all, without its T×T weights.
+    """
+    own = sys.modules[type(module).__module__].eager_attention_forward
+    rows, length = query.shape[2], key.shape[2]
+    if mask is None and 1 < rows < length:
+        # An empty static cache is longer than the prompt; what lies behind it is not written yet.
+        key, value, length = key[:, :, :rows], value[:, :, :rows], rows
+    outputs = []
+    for start in range(0, rows, BLOCK):
+        stop = min(start + BLOCK, rows)
+        if mask is None:
+            first = length - rows
+            seen = causal(first + start, first + stop, 0, length, binding.window, query.device)
+        else:
+            seen = mask[:, :, start:stop]
+        lowest = torch.finfo(query.dtype).min
+        additive = torch.zeros((), dtype=query.dtype, device=query.device)
+        block, _ = own(
+            module,
+            query[:, :, start:stop],
+            key,
+            value,
+            additive.masked_fill(~seen, lowest),
+            scaling=scaling,
+            **kwargs,
+        )
+        outputs.append(block)
+    return torch.cat(outputs, 1).transpose(1, 2)
 
 
 def _inputs(
@@ -198,22 +242,12 @@ def _inputs(
     scaling: float | None,
     softcap: float | None,
     sinks: Tensor | None,
-) -> tuple[AttentionInputs, int]:
-    """Gather a call; a decoding step is framed as the last rows of a square problem."""
-    batch, _, rows, dim = query.shape
-    length = key.shape[2]
-    if mask is None and 1 < rows < length:
-        # An empty static cache is longer than the prompt; what lies behind it is not written yet.
-        key, value, length = key[:, :, :rows], value[:, :, :rows], rows
-    missing = length - rows
-    if missing:
-        query = torch.cat([query.new_zeros(batch, query.shape[1], missing, dim), query], 2)
-        if mask is not None:
-            mask = torch.cat([mask.new_zeros(*mask.shape[:2], missing, length), mask], 2)
+) -> AttentionInputs:
+    batch, _, length, dim = query.shape
     given = [tap.real for tap in binding.taps if tap.real is not None]
     real = given[0] if given else torch.ones(batch, length, dtype=torch.bool, device=key.device)
     keys = [tap.keys for tap in binding.taps if tap.keys is not None]
-    inputs = AttentionInputs(
+    return AttentionInputs(
         query=query,
         key=key,
         value=value,
@@ -225,7 +259,6 @@ def _inputs(
         sinks=sinks,
         keys=keys[0].to(key.device) if keys else None,
     )
-    return inputs, missing
 
 
 def _by_eager(
@@ -327,74 +360,7 @@ def _bound(module: nn.Module, kwargs: dict[str, Any]) -> _Binding:
     return binding
 
 
-def _mask(
-    *,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    mask_function: Callable[..., Any] = causal_mask_function,
-    attention_mask: Tensor | None = None,
-    local_size: int | None = None,
-    allow_is_causal_skip: bool = True,
-    **kwargs: Any,
-) -> Tensor | None:
-    """SDPA's mask, left out where causality and the window say the same without T² entries.
-
-    Padding on the right needs no mask either: it lies in the future of every token.
-    """
-    square = q_length == kv_length and isinstance(q_offset, int) and q_offset == kv_offset == 0
-    if (
-        allow_is_causal_skip
-        and square
-        and _pads_right(attention_mask)
-        and _is_window(mask_function, local_size or kv_length, q_length, kwargs.get("batch_size", 1))
-    ):
-        return None
-    mask: Tensor | None = sdpa_mask(
-        q_length=q_length,
-        kv_length=kv_length,
-        q_offset=q_offset,
-        kv_offset=kv_offset,
-        mask_function=mask_function,
-        attention_mask=attention_mask,
-        local_size=local_size,
-        allow_is_causal_skip=allow_is_causal_skip,
-        **kwargs,
-    )
-    return mask
-
-
-def _pads_right(attention_mask: Tensor | None) -> bool:
-    """Whether all padding follows the tokens."""
-    if attention_mask is None:
-        return True
-    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
-
-
-def _is_window(
-    mask_function: Callable[..., Any], window: int, length: int, batch_size: int
-) -> bool:
-    """Whether a mask function is the plain causal window, tried on a few queries of each row.
-
-    `local_size` is also what chunked attention passes, and documents packed into one row come as a
-    mask function too, so the function itself has to be asked.
-    """
-    if mask_function is causal_mask_function:
-        return window >= length
-    keys = torch.arange(length)[None]
-    rows = torch.arange(batch_size)[:, None]
-    zero = torch.zeros((), dtype=torch.long)
-    for query in sorted({0, window - 1, window, window + 1, length // 2, length - 1}):
-        if query < length:
-            seen = mask_function(rows, zero, torch.tensor([[query]]), keys)
-            window_of_query = (keys <= query) & (keys > query - window)
-            if not bool((seen.expand(batch_size, length) == window_of_query).all()):
-                return False
-    return True
-
-
 AttentionInterface.register(_STREAMED, _streamed)
-AttentionMaskInterface.register(_STREAMED, _mask)
+AttentionMaskInterface.register(_STREAMED, streamed_mask)
 AttentionInterface.register(_EAGER, _by_eager)
 AttentionMaskInterface.register(_EAGER, eager_mask)

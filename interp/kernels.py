@@ -173,7 +173,7 @@ def _windowed(
     for start in range(0, length, WINDOW_BLOCK):
         stop = min(start + WINDOW_BLOCK, length)
         first = max(0, start - window + 1) // _KEY_TILE * _KEY_TILE
-        mask = _causal(start, stop, first, stop, window, query.device)
+        mask = causal(start, stop, first, stop, window, query.device)
         output, lse = flash(
             query[:, :, start:stop], key[:, :, first:stop], value[:, :, first:stop], mask, scale
         )
@@ -182,7 +182,7 @@ def _windowed(
     return torch.cat(outputs, 2), torch.cat(sums, 2)
 
 
-def _causal(
+def causal(
     start: int, stop: int, first: int, last: int, window: int | None, device: torch.device
 ) -> Bool[Tensor, "1 1 queries keys"]:
     """Which of the keys [first, last) the queries [start, stop) see."""
@@ -295,7 +295,7 @@ class _Sums:
         if inputs.mask is not None:
             seen = inputs.mask[:, :, start:stop]
         else:
-            seen = _causal(start, stop, 0, length, inputs.window, query.device)
+            seen = causal(start, stop, 0, length, inputs.window, query.device)
         real = inputs.real[:, None, start:stop, None]
         scores = scores.masked_fill(~seen, -math.inf)
         lse = torch.logsumexp(scores, -1)
