@@ -122,29 +122,34 @@ def _measured_table(measured: dict[str, Any], owed: dict[str, list[float | None]
 
 
 def _summary_table(summary: Any) -> Any:
+    from rich import box
     from rich.table import Table
 
     columns = {
-        "label": "attention",
+        "variant": "variant",
         "seed": "seed",
-        "bos_attention": "on <bos>",
-        "value_ratio": "value ratio",
+        "bos_attention": "<bos>",
+        "value_ratio": "value",
         "gate_dormant": "gate",
-        "gated_sink_mass": "gate × sink",
-        "backcopy_risk": "back-copy",
+        "gated_sink_mass": "g×sink",
+        "backcopy_risk": "copy",
         "bigram_excess": "bigram",
-        "zeroed_backcopy_risk": "zeroed: back-copy",
-        "zeroed_bigram_change": "Δ bigram",
-        "cpu_seconds": "CPU s",
+        "zeroed_backcopy_risk": "copy₀",
+        "cpu_seconds": "CPU",
     }
-    shown = Table(*columns.values())
+    caption = (
+        "<bos>: attention at dormant positions. value: its norm over the median. copy, bigram: "
+        "nats over the oracle. copy₀: copy with the layer's heads at zero. CPU: seconds."
+    )
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+    for heading in columns.values():
+        shown.add_column(heading, no_wrap=True)
     for row in summary.to_dict(orient="records"):
-        cells = (row[name] for name in columns)
-        shown.add_row(*(_cell(cell) for cell in cells))
+        shown.add_row(*(_cell(row.get(name)) for name in columns))
     return shown
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.4f}".rstrip("0").rstrip(".")
-    return str(value)
+    if value is None or value != value:
+        return "–"
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,5 @@
+"""`python -m analyses.cli`, which `torchrun -m` needs."""
+
+from analyses.cli import main
+
+main()
