@@ -21,7 +21,8 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from interp.anatomy import Anatomy
 from interp.errors import InputError, UnsupportedModelError
-from interp.kernels import BLOCK, AttentionInputs, AttentionStatistics, Demand, attend, causal
+from interp.flash import causal
+from interp.kernels import BLOCK, AttentionInputs, AttentionStatistics, Demand, attend
 from interp.masks import streamed_mask
 from interp.modules import attention_module, decoder_layers
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.initialization import no_init_weights
 
 from interp.errors import InputError, UnsupportedModelError
 
@@ -54,25 +55,37 @@ def unwrap(bridge: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None
     """Give the plain Hugging Face model of a bridge, and its tokenizer.
 
     The bridge has put its own modules in place of the model's, so a fresh model is built from the
-    config and the weights are copied over by position.
+    config. It shares the weights with the bridge, and takes transformers' own choice of attention
+    where the bridge had forced eager.
 
     Raises:
         InputError: the weights cannot be matched.
     """
     wrapped = bridge.original_model
-    with torch.device("meta"):
-        model = type(wrapped)(copy.deepcopy(wrapped.config))
-    clean = {
-        name.replace("._original_component", ""): tensor
-        for name, tensor in wrapped.state_dict().items()
-    }
+    config = copy.deepcopy(wrapped.config)
+    config._attn_implementation_internal = None
+    with no_init_weights():
+        model = type(wrapped)(config)
+    weights = {_plain_name(name): tensor for name, tensor in wrapped.state_dict().items()}
     wanted = model.state_dict()
-    missing = sorted(set(wanted) - set(clean))
+    missing = sorted(name for name in wanted if not _fits(weights.get(name), wanted[name]))
     if missing:
         raise InputError(
             f"the bridge's model lacks {len(missing)} weights that {type(wrapped).__name__} needs, "
             f"first {missing[0]}; load the checkpoint itself instead of the bridge."
         )
-    model.to_empty(device=bridge.cfg.device)
-    model.load_state_dict({name: clean[name] for name in wanted})
-    return model.eval(), getattr(bridge, "tokenizer", None)
+    model.load_state_dict({name: weights[name] for name in wanted}, assign=True)
+    model.tie_weights()
+    buffers = {_plain_name(name): tensor for name, tensor in wrapped.named_buffers()}
+    for name, buffer in model.named_buffers():
+        if name not in wanted and _fits(buffers.get(name), buffer):
+            buffer.copy_(buffers[name])
+    return model.to(bridge.cfg.device).eval(), getattr(bridge, "tokenizer", None)
+
+
+def _plain_name(name: str) -> str:
+    return name.replace("._original_component", "")
+
+
+def _fits(tensor: torch.Tensor | None, wanted: torch.Tensor) -> bool:
+    return tensor is not None and tensor.shape == wanted.shape

@@ -79,13 +79,16 @@ def capture(
         progress: called with (rows done, rows in all) after every batch.
 
     Raises:
-        InputError: no rows, or a work folder of another run.
+        InputError: no rows, two rows of one index, a site that never fires, or a work folder of
+            another run.
         NumericalError: something recorded is NaN or infinite; names layer and row.
         UnsupportedModelError: statistics are needed and the model bypasses the interface.
     """
     rows = list(rows.rows if isinstance(rows, Rows) else rows)
     if not rows or not recorders:
         raise InputError("a capture needs at least one row and one recorder.")
+    if len({row.index for row in rows}) < len(rows):
+        raise InputError("two rows have the same index; give every row of a capture its own.")
     plan = RowPlan.make(rows, batch_tokens)
     needs = [recorder.needs(checkpoint) for recorder in recorders]
     session = _Session(checkpoint, recorders, needs, attention)
@@ -160,7 +163,7 @@ class _Session:
         self.cache: dict[Any, Any] = {}
         self.layers = {site.layer for site in self.sites} | set(self.demands)
         self.pending: dict[int | None, _Pending] = {}
-        self.fired: set[int | None] = set()
+        self.fired: set[Site | int] = set()
         self.taps: dict[int, Tap] = {}
         self.fresh: Sequence[Recorder] = []
         self.source: tuple[Row, ...] = ()
@@ -246,7 +249,11 @@ class _Session:
 
     def _emit(self, layer: int | None) -> None:
         arrived = self.pending.pop(layer, _Pending())
-        self.fired.add(layer)
+        self.fired |= {Site(name, layer) for name in arrived.tensors}
+        if layer is not None and arrived.statistics is not None:
+            self.fired.add(layer)
+        if layer is not None:
+            self._require_fired(layer)
         device = next(iter(arrived.tensors.values())).device if arrived.tensors else None
         if device is None and arrived.statistics is not None:
             device = arrived.statistics.lse.device
@@ -283,11 +290,18 @@ class _Session:
             tap.keys = keys.expand(len(rows), -1) if self.keys else None
         with suppress(_Stop):
             self.checkpoint.decoder(**inputs, use_cache=False, **self._eager_arguments())
-        missing = self.layers - self.fired
-        if missing:
+        self._require_fired()
+
+    def _require_fired(self, layer: int | None = None) -> None:
+        """What was asked for of a layer, or of the whole model, must have arrived."""
+        sites = [site for site in self.sites if layer in (None, site.layer)]
+        silent = [site.hook_name for site in sites if site not in self.fired]
+        layers = [n for n in self.demands if layer in (None, n) and n not in self.fired]
+        silent += [f"the attention of layer {n}" for n in layers]
+        if silent:
             raise InputError(
-                f"layers {sorted(missing, key=str)} of {self.checkpoint.name} never ran, so their "
-                "sites cannot be recorded."
+                f"{', '.join(sorted(silent))} of {self.checkpoint.name} never fired in the forward "
+                "pass, so nothing was recorded there."
             )
 
     def _eager_arguments(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A checkpoint: model, tokenizer and anatomy, from wherever it comes."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -199,7 +201,7 @@ def load_config(
 
     Raises:
         InputError: there is no such source, or its config is broken.
-        UnsupportedModelError: transformers does not know the model type.
+        UnsupportedModelError: transformers does not know the model type, or it is no decoder.
     """
     path = _resolve(source)
     try:
@@ -214,7 +216,17 @@ def load_config(
             ) from error
         raise InputError(f"{source}: the config cannot be read ({first_line(error)}).") from error
     except (OSError, TypeError) as error:
+        if Path(path, "config.json").exists():
+            raise InputError(
+                f"{source}: the config cannot be read ({first_line(error)})."
+            ) from error
         raise InputError(_not_found(source, error)) from error
+    own_code = trust_remote_code and hasattr(config, "auto_map")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
+        raise UnsupportedModelError(
+            f"{source}: {config.model_type} is no causal language model; mechguard measures "
+            "decoders that predict the next token."
+        )
     return path, config
 
 
@@ -238,14 +250,26 @@ def _load_files(
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     path, config = load_config(source, revision=revision, trust_remote_code=trust_remote_code)
+    arguments = {
+        "config": config,
+        "revision": revision,
+        "dtype": DTYPES[dtype] if isinstance(dtype, str) else dtype,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
+    model = _read_weights(source, path, arguments)
+    if device_map is None:
+        model.to(_device(device))
+    model.eval()
+    tokenizer = tokenizer or _tokenizer(path, revision, trust_remote_code)
+    commit = getattr(model.config, "_commit_hash", None)
+    return Checkpoint(model, tokenizer, read_anatomy(model), source, revision or commit)
+
+
+def _read_weights(source: str, path: str, arguments: dict[str, Any]) -> PreTrainedModel:
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            revision=revision,
-            dtype=DTYPES[dtype] if isinstance(dtype, str) else dtype,
-            device_map=device_map,
-            trust_remote_code=trust_remote_code,
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, **arguments
         )
     except MechguardError:
         raise
@@ -257,17 +281,22 @@ def _load_files(
             f"{source}: the weights cannot be read ({first_line(error)}); the file may be "
             "truncated, copy or download it again."
         ) from error
-    if device_map is None:
-        model.to(_device(device))
-    model.eval()
-    tokenizer = tokenizer or _tokenizer(path, revision, trust_remote_code)
-    commit = getattr(model.config, "_commit_hash", None)
-    return Checkpoint(model, tokenizer, read_anatomy(model), source, revision or commit)
+    # transformers only warns, and fills what is missing with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{source}: the weights lack {len(missing)} of the tensors that the config asks for, "
+            f"first {missing[0]}; the two do not belong together, copy or download them again."
+        )
+    return model
 
 
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # torchrun starts one process a GPU and numbers them here.
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", rank % torch.cuda.device_count())
     try:
         chosen = torch.device(device)
     except RuntimeError as error:

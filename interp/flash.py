@@ -12,6 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+# Queries per call where a window bounds the keys.
+WINDOW_BLOCK = 1024
+# Key tiles of the CPU kernel: blocks that start on one reproduce its rounding exactly.
+_KEY_TILE = 512
+
 
 def flash(
     query: Float[Tensor, "batch heads queries dim"],
@@ -19,16 +24,49 @@ def flash(
     value: Float[Tensor, "batch kv_heads keys dim"],
     mask: Bool[Tensor, "#batch 1 queries keys"] | None,
     scale: float,
+    window: int | None = None,
 ) -> tuple[Float[Tensor, "batch heads queries dim"], Float[Tensor, "batch heads queries"]]:
-    """Attention output and float32 log-sum-exp; causal where `mask` is None.
+    """Attention output and float32 log-sum-exp; causal, within `window`, where `mask` is None.
 
     Rows that may look nowhere get output 0; what their log-sum-exp says differs between kernels.
     """
+    if mask is None and window is not None and window < query.shape[2]:
+        return _windowed(query, key, value, window, scale)
     if query.device.type == "cpu":
         return _cpu(query, key, value, mask, scale)
     if query.device.type == "cuda" and _cuda_is_right(query.device.index or 0, query.dtype):
         return _cuda(query, key, value, mask, scale)
     return explicit(query, key, value, mask, scale)
+
+
+def _windowed(
+    query: Tensor, key: Tensor, value: Tensor, window: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Causal attention to the last `window` keys, in blocks that only see the keys they need."""
+    length = query.shape[2]
+    outputs, sums = [], []
+    for start in range(0, length, WINDOW_BLOCK):
+        stop = min(start + WINDOW_BLOCK, length)
+        first = max(0, start - window + 1) // _KEY_TILE * _KEY_TILE
+        mask = causal(start, stop, first, stop, window, query.device)
+        output, lse = flash(
+            query[:, :, start:stop], key[:, :, first:stop], value[:, :, first:stop], mask, scale
+        )
+        outputs.append(output)
+        sums.append(lse)
+    return torch.cat(outputs, 2), torch.cat(sums, 2)
+
+
+def causal(
+    start: int, stop: int, first: int, last: int, window: int | None, device: torch.device
+) -> Bool[Tensor, "1 1 queries keys"]:
+    """Which of the keys [first, last) the queries [start, stop) see."""
+    query = torch.arange(start, stop, device=device)[:, None]
+    key = torch.arange(first, last, device=device)[None, :]
+    seen = key <= query
+    if window is not None:
+        seen &= key > query - window
+    return seen[None, None]
 
 
 def _cpu(

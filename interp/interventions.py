@@ -29,6 +29,7 @@ from interp.edits import (
 )
 from interp.errors import InputError
 from interp.modules import find_projections
+from interp.noise import Noise
 from interp.sites import Site
 
 
@@ -86,9 +87,9 @@ def zero_heads(checkpoint: Checkpoint, layer: int, heads: Heads) -> Iterator[Non
 def move_to_sink(checkpoint: Checkpoint, layer: int, heads: Heads) -> Iterator[None]:
     """Let heads attend to the first real token alone: A[:, h] := one-hot.
 
-    The head's output before any gate becomes the first real token's value (`methods` of the causal
-    panel: Guo et al., arXiv 2410.13835, where a dormant head is one for which this changes
-    nothing). A learned sink gets nothing.
+    The head's output before any gate becomes the first real token's value, cached or not; a learned
+    sink gets nothing. For a dormant head (Guo et al., arXiv 2410.13835) this changes next to
+    nothing.
 
     Args:
         checkpoint: the model to edit.
@@ -303,28 +304,28 @@ def drop_massive_activation(
 
 @contextmanager
 def perturb_heads(
-    checkpoint: Checkpoint, layer: int, heads: Heads, seed: int = 0
+    checkpoint: Checkpoint, layer: int, heads: Heads, seed: int | Sequence[int] = 0
 ) -> Iterator[None]:
     """Add noise as large as what the heads write: the null of the causal panel.
 
     To the output of the output projection comes a random isotropic vector whose norm, for each
     token, is that of the heads' own contribution ‖Σ_h z_h W_O^h‖. The noise of a row at a position
-    depends on the seed alone, so it is the same with and without a KV cache.
+    depends on the seed alone, so it is the same with and without a KV cache, and in any batch.
 
     Args:
         checkpoint: the model to edit.
         layer: 0-based.
         heads: indices, or a boolean mask [heads] or [batch, heads].
-        seed: of the noise.
+        seed: of the noise, 0 or more; a sequence gives every row of the batch its own.
 
     Raises:
-        InputError: there are no such heads.
+        InputError: there are no such heads, or not one seed for each row.
     """
     checkpoint.require(Site("z", layer))
     mask = head_mask(checkpoint, layer, heads)
     out = find_projections(checkpoint.layers[layer]).out
     assert out is not None  # the anatomy declares `z` only with an output projection
-    noise = _Noise(seed)
+    noise = Noise(seed)
     with watched(checkpoint, layer, f"the noise on heads of layer {layer}") as seen:
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -349,30 +350,6 @@ def _without_bias(out: nn.Module, z: Tensor) -> Tensor:
     (GPT-2's is [in, out]), its quantisation nor its device matters.
     """
     return wide(out.forward(z)) - wide(out.forward(torch.zeros_like(z[:1, :1])))
-
-
-class _Noise:
-    """Unit vectors for each row and position, drawn position by position and then kept."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.drawn: list[Tensor] = []
-
-    def at(self, position_ids: Tensor | None, like: Tensor) -> Tensor:
-        """Unit vectors [batch, length, width] for the tokens at `position_ids`."""
-        batch, length, width = like.shape
-        if position_ids is None:
-            position_ids = torch.arange(length)[None]
-        positions = position_ids.cpu().expand(batch, -1)
-        while len(self.drawn) <= int(positions.max()):
-            draw = torch.randn(batch, width, generator=self.generator)
-            self.drawn.append(draw / draw.norm(dim=-1, keepdim=True))
-        if self.drawn[0].shape[0] != batch:
-            raise InputError(
-                f"the noise was drawn for a batch of {self.drawn[0].shape[0]}, but this pass has "
-                f"{batch} rows; open a context of its own for each batch."
-            )
-        return torch.stack(self.drawn, 1)[torch.arange(batch)[:, None], positions]
 
 
 _WIDTH_SITES = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"}

@@ -1,18 +1,19 @@
 """Exact statistics of softmax attention without the T×T matrix.
 
 Every flash kernel yields the log-sum-exp of each row beside its output. Since
-A_ij = exp(s_ij − LSE_i), the statistics that sink analyses need follow from it and a few more
-flash calls on tensors of the same size (`docs/attention.md` derives each):
+A_ij = exp(s_ij − LSE_i), the statistics that sink analyses need follow from it in O(T·block)
+memory (`docs/attention.md` derives each):
 
 * mass on chosen keys: exp(q_i·k_j − LSE_i), O(T) for each key;
-* mass on every key c_j = Σ_i A_ij: a second flash call with queries and keys exchanged and both
-  reversed in time, whose log-sum-exp is log c_j; with values := its keys, the entropy of each
-  column comes out of the same call;
-* row entropy: LSE_i − q_i·(Σ_j A_ij k_j), the bracket being flash with values := keys;
-* Σ_j A_ij²: exp(LSE_i at twice the scale − 2·LSE_i).
+* on CPU everything else in one pass over small tiles of scores (`interp.tiles`);
+* on CUDA, where scores should not leave the kernel, by further flash calls. Mass on every key
+  c_j = Σ_i A_ij: queries and keys exchanged and both reversed in time, the log-sum-exp is log c_j;
+  with values := its keys, the entropy of each column comes out of the same call. Row entropy:
+  LSE_i − q_i·(Σ_j A_ij k_j), the bracket being flash with values := keys. Σ_j A_ij²:
+  exp(LSE_i at twice the scale − 2·LSE_i).
 
-`blocked` computes the same from explicit scores, a block of queries at a time; it serves where no
-recipe applies (score soft-capping, unequal head sizes) and is the slow reference of the tests.
+`blocked` computes the same from explicit scores without any flash kernel; it serves where none
+applies (score soft-capping, unequal head sizes) and is the slow reference of the tests.
 """
 
 import math
@@ -22,13 +23,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.flash import flash
+from interp.flash import causal, flash
+from interp.tiles import Scores, Sums, sweep
 
-# Rows of explicit scores held at a time, and queries per call where a window bounds the keys.
+# Rows of explicit scores held at a time.
 BLOCK = 128
-WINDOW_BLOCK = 1024
-# Key tiles of the CPU kernel: blocks that start on one reproduce its rounding exactly.
-_KEY_TILE = 512
 # Log-weight of queries that must not count. Finite, because −inf − −inf is NaN inside a kernel.
 _NO_WEIGHT = -1e4
 
@@ -112,11 +111,48 @@ def attend(
     if not inputs.flash_applies:
         return blocked(inputs, demand)
     output, lse = _flash(inputs.query, inputs.key, inputs.value, inputs)
-    statistics = by_recipes(inputs, lse, demand) if demand else None
+    statistics = None
+    if demand:
+        on_cpu = inputs.query.device.type == "cpu"
+        statistics = (by_tiles if on_cpu else by_recipes)(inputs, lse, demand)
     if inputs.sinks is not None:
         share = torch.sigmoid(lse - inputs.sinks.float()[:, None])
         output = (output.float() * share[..., None]).to(output.dtype)
     return output, statistics
+
+
+def by_tiles(
+    inputs: AttentionInputs, lse: Float[Tensor, "batch heads length"], demand: Demand
+) -> AttentionStatistics:
+    """Statistics from the rows' log-sum-exp and one sweep over the scores in tiles."""
+    real = inputs.real[:, None, :]
+    total = _with_sinks(inputs, lse)
+    sums = Sums(None, None, None, None)
+    if demand.column or demand.column_entropy or demand.entropy or demand.square:
+        weight = torch.exp(lse - total) * real
+        scores = Scores(
+            inputs.query, inputs.key, lse, weight, inputs.scale, inputs.mask, inputs.window
+        )
+        sums = sweep(
+            scores,
+            entropy=demand.entropy,
+            square=demand.square,
+            column=demand.column or demand.column_entropy,
+            column_log=demand.column_entropy,
+        )
+
+    def at_tokens(sum_: Tensor | None) -> Tensor | None:
+        return None if sum_ is None else sum_.float().masked_fill(~real, 0.0)
+
+    return _complete(
+        inputs,
+        lse,
+        demand,
+        column=at_tokens(sums.column),
+        column_entropy=at_tokens(sums.column_entropy() if demand.column_entropy else None),
+        entropy=at_tokens(sums.entropy),
+        square=at_tokens(sums.square),
+    )
 
 
 def by_recipes(
@@ -124,13 +160,9 @@ def by_recipes(
 ) -> AttentionStatistics:
     """Statistics from the rows' log-sum-exp and, where needed, further flash calls."""
     real = inputs.real[:, None, :]
-    total = lse
-    if inputs.sinks is not None:
-        total = torch.logaddexp(lse, inputs.sinks.float()[:, None])
-    column, column_entropy = None, None
+    column, column_entropy, entropy, square = None, None, None, None
     if demand.column or demand.column_entropy:
-        column, column_entropy = _columns(inputs, total)
-    entropy, square, learned = None, None, None
+        column, column_entropy = _columns(inputs, _with_sinks(inputs, lse))
     if demand.entropy:
         mean_key, _ = _flash(inputs.query, inputs.key, inputs.key, inputs)
         dot = (inputs.query.float() * mean_key.float()).sum(-1) * inputs.scale
@@ -138,11 +170,42 @@ def by_recipes(
     if demand.square:
         _, doubled = _flash(inputs.query, inputs.key, inputs.value, inputs, 2 * inputs.scale)
         square = torch.exp(doubled - 2 * lse).masked_fill(~real, 0.0)
+    return _complete(
+        inputs,
+        lse,
+        demand,
+        column=column,
+        column_entropy=column_entropy,
+        entropy=entropy,
+        square=square,
+    )
+
+
+def _with_sinks(inputs: AttentionInputs, lse: Tensor) -> Tensor:
+    """Log-sum-exp over tokens and the learned sink, if there is one."""
+    if inputs.sinks is None:
+        return lse
+    return torch.logaddexp(lse, inputs.sinks.float()[:, None])
+
+
+def _complete(
+    inputs: AttentionInputs,
+    lse: Tensor,
+    demand: Demand,
+    *,
+    column: Tensor | None,
+    column_entropy: Tensor | None,
+    entropy: Tensor | None,
+    square: Tensor | None,
+) -> AttentionStatistics:
+    """Add what follows from the log-sum-exp alone, and leave out what nobody asked for."""
+    real = inputs.real[:, None, :]
+    learned = None
     if demand.learned_sink and inputs.sinks is not None:
         learned = torch.sigmoid(inputs.sinks.float()[:, None] - lse).masked_fill(~real, 0.0)
     return AttentionStatistics(
         lse=lse.masked_fill(~real, 0.0),
-        chosen=_chosen(inputs, total) if demand.chosen else None,
+        chosen=_chosen(inputs, _with_sinks(inputs, lse)) if demand.chosen else None,
         column=column if demand.column else None,
         column_entropy=column_entropy if demand.column_entropy else None,
         entropy=entropy,
@@ -156,42 +219,7 @@ def _flash(
 ) -> tuple[Tensor, Tensor]:
     """Flash attention under the mask or window of `inputs`; LSE is float32 [batch heads length]."""
     scale = inputs.scale if scale is None else scale
-    if inputs.mask is not None:
-        return flash(query, key, value, inputs.mask, scale)
-    length = query.shape[2]
-    if inputs.window is None or inputs.window >= length:
-        return flash(query, key, value, None, scale)
-    return _windowed(query, key, value, inputs.window, scale)
-
-
-def _windowed(
-    query: Tensor, key: Tensor, value: Tensor, window: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Causal attention to the last `window` keys, in blocks that only see the keys they need."""
-    length = query.shape[2]
-    outputs, sums = [], []
-    for start in range(0, length, WINDOW_BLOCK):
-        stop = min(start + WINDOW_BLOCK, length)
-        first = max(0, start - window + 1) // _KEY_TILE * _KEY_TILE
-        mask = causal(start, stop, first, stop, window, query.device)
-        output, lse = flash(
-            query[:, :, start:stop], key[:, :, first:stop], value[:, :, first:stop], mask, scale
-        )
-        outputs.append(output)
-        sums.append(lse)
-    return torch.cat(outputs, 2), torch.cat(sums, 2)
-
-
-def causal(
-    start: int, stop: int, first: int, last: int, window: int | None, device: torch.device
-) -> Bool[Tensor, "1 1 queries keys"]:
-    """Which of the keys [first, last) the queries [start, stop) see."""
-    query = torch.arange(start, stop, device=device)[:, None]
-    key = torch.arange(first, last, device=device)[None, :]
-    seen = key <= query
-    if window is not None:
-        seen &= key > query - window
-    return seen[None, None]
+    return flash(query, key, value, inputs.mask, scale, inputs.window)
 
 
 def _chosen(inputs: AttentionInputs, total: Tensor) -> Float[Tensor, "batch heads length keys"]:
@@ -263,9 +291,7 @@ def blocked(
     """
     sums = _Sums(inputs, demand)
     length = inputs.query.shape[2]
-    pieces = [
-        sums.add(start, min(start + block, length)) for start in range(0, length, block)
-    ]
+    pieces = [sums.add(start, min(start + block, length)) for start in range(0, length, block)]
     output = torch.cat(pieces, 2).to(inputs.value.dtype)
     return output, sums.statistics() if demand else None
 

@@ -10,7 +10,14 @@ from interp.errors import UnsupportedModelError
 
 _OUT_NAMES = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 _MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "moe")
-_FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "embedding_norm")
+_FINAL_NORM_NAMES = (
+    "norm",
+    "ln_f",
+    "norm_f",
+    "final_layer_norm",
+    "final_layernorm",
+    "embedding_norm",
+)
 # The norm that reads the residual stream between attention and MLP, most specific first: where
 # `pre_feedforward_layernorm` exists, `post_attention_layernorm` is a sandwich norm instead.
 _MID_NORM_NAMES = ("pre_feedforward_layernorm", "pre_mlp_layernorm", "ln_2", "ffn_norm")

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from interp.checkpoint import Checkpoint
-from interp.errors import InputError
+from interp.errors import InputError, first_line
 from interp.prompts import Row
 from interp.records import Recorder
 
@@ -89,11 +89,10 @@ class Workdir:
         if path.exists():
             if _read_plan(path) != described:
                 raise InputError(
-                    f"{folder} holds a capture of another model, other rows or other recorders; "
-                    "give a new folder, or remove it."
+                    f"{folder} holds a capture of another model, or with other rows, recorders or "
+                    "batches; give a new folder, or remove it."
                 )
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(described, indent=1).encode())
         return cls(folder)
 
@@ -127,14 +126,14 @@ class Workdir:
 
 
 def _rows_hash(rows: Sequence[Row]) -> str:
-    text = ";".join(f"{row.index}:{','.join(map(str, row.ids))}" for row in rows)
+    text = ";".join(f"{row.index}:{row.ids}:{sorted(row.segments.items())}" for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_plan(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{path} is damaged; remove its folder and start again.") from error
 
 
@@ -157,15 +156,8 @@ def save_tensors(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     Raises:
         InputError: the disk is full or not writable.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(arrays, name)
-        os.replace(name, path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be written ({error}); free some disk space.") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        save_file(arrays, temporary)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -174,17 +166,28 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         InputError: the disk is full or not writable.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, made if need be, that takes its place at the end.
+
+    Raises:
+        InputError: the disk is full or not writable; nothing half-written is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path.parent} cannot be written to ({error.strerror}).") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except OSError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
-            f"{path} cannot be written ({error.strerror}); free some disk space."
+            f"{path} cannot be written ({reason}); free some space or choose another folder and "
+            "run again, finished batches are kept."
         ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

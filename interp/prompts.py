@@ -85,7 +85,7 @@ def read_texts(source: str | Path) -> Texts:
         raise InputError(f"{source}: texts come as {', '.join(_SUFFIXES)}, not {path.suffix!r}.")
     try:
         documents = [text for text in _parse(path) if text.strip()]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(
             f"{source} is not readable as {path.suffix} texts ({error}); .jsonl, .csv and .parquet "
             "need a field `text`, .json a list of strings."
@@ -102,8 +102,15 @@ def is_text_file(text: str) -> bool:
 
 
 def as_texts(name: str, documents: Iterable[str]) -> Texts:
-    """Wrap documents that are already in memory."""
-    kept = tuple(documents)
+    """Wrap documents that are already in memory.
+
+    Raises:
+        InputError: one of them is no text.
+    """
+    try:
+        kept = tuple(_string(document) for document in documents)
+    except ValueError as error:
+        raise InputError(f"{name}: documents are strings of valid Unicode ({error}).") from error
     return Texts(name, hashlib.sha256("\0".join(kept).encode()).hexdigest(), kept)
 
 
@@ -112,12 +119,13 @@ def _parse(path: Path) -> list[str]:
         import pandas as pd
 
         read = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-        return [str(text) for text in read["text"]]
-    text = path.read_text(encoding="utf-8")
+        return [_string(text) for text in read["text"]]
+    text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".txt":
         return re.split(r"\n\s*\n", text)
     if path.suffix == ".jsonl":
-        return [_string(json.loads(line)["text"]) for line in text.splitlines() if line.strip()]
+        # Not splitlines: JSON strings may hold U+2028 and its like as they are.
+        return [_string(json.loads(line)["text"]) for line in text.split("\n") if line.strip()]
     if path.suffix == ".json":
         loaded = json.loads(text)
         if not isinstance(loaded, list):
@@ -136,6 +144,7 @@ def _read_csv(path: Path) -> Any:
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"a text is a {type(value).__name__}")
+    value.encode()  # a lone surrogate is a ValueError here, and a crash inside a tokenizer
     return value
 
 
@@ -150,7 +159,7 @@ def _from_datasets(source: str) -> Texts:
         ) from error
     try:
         loaded = datasets.load_dataset(name, split=split or "train")
-        return as_texts(source, (_string(text) for text in loaded["text"]))
+        return as_texts(source, loaded["text"])
     except Exception as error:
         # The hub client raises many types; for the user they all mean that the name gave no texts.
         raise InputError(
@@ -186,11 +195,8 @@ def text_rows(
         raise InputError(
             f"{checkpoint.name} has no tokenizer; give rows of token ids instead of texts."
         )
-    if length < 2:
-        raise InputError(f"a length of {length} leaves no query to look back; give 2 or more.")
-    _require_context(checkpoint, length)
     prefix = bos_prefix(checkpoint, bos)
-    body = length - len(prefix)
+    _require_feasible(checkpoint, texts, length, len(prefix), max_sequences)
     rows: list[Row] = []
     skipped: dict[str, int] = {}
     for domain in texts:
@@ -199,21 +205,14 @@ def text_rows(
         for document in domain.documents[:limit]:
             if kept == max_sequences:
                 break
-            ids = tokenizer(document, add_special_tokens=False, truncation=True, max_length=body)
-            ids = ids["input_ids"]
-            if prefix and ids[: len(prefix)] == prefix:
-                raise InputError(
-                    f"a document of {domain.name} already starts with "
-                    f"{tokenizer.decode(prefix)!r}; strip it, or pass --no-bos, so that BOS does "
-                    "not stand twice."
-                )
-            if len(ids) < body:
+            ids = _first_ids(tokenizer, document, length, prefix, domain.name)
+            if len(ids) < length:
                 skipped[domain.name] += 1
                 continue
             segments = {"text": (len(prefix), length)}
             if prefix:
                 segments["bos"] = (0, len(prefix))
-            rows.append(Row(len(rows), tuple(prefix + ids), domain.name, segments))
+            rows.append(Row(len(rows), tuple(ids), domain.name, segments))
             kept += 1
     if not rows:
         raise InputError(
@@ -221,6 +220,48 @@ def text_rows(
             "or a smaller --length."
         )
     return Rows(tuple(rows), bool(prefix), skipped)
+
+
+def _require_feasible(
+    checkpoint: Checkpoint, texts: Sequence[Texts], length: int, prefix: int, max_sequences: int
+) -> None:
+    if length < 2:
+        raise InputError(f"a length of {length} leaves no query to look back; give 2 or more.")
+    if length <= prefix:
+        raise InputError(
+            f"a length of {length} holds no more than the {prefix} tokens that the tokenizer puts "
+            "before a text; give a greater --length."
+        )
+    if max_sequences < 1:
+        raise InputError(f"--max-sequences {max_sequences} leaves no row; give 1 or more.")
+    names = [domain.name for domain in texts]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"two domains have the same name ({', '.join(names)}), so their rows could not be told "
+            "apart; rename one of the files."
+        )
+    _require_context(checkpoint, length)
+
+
+def _first_ids(
+    tokenizer: Any, document: str, length: int, prefix: list[int], domain: str
+) -> list[int]:
+    """The prefix and the document's tokens, `length` in all at most."""
+    try:
+        # Cut below, because a tokenizer may be set to truncate from the left.
+        ids: list[int] = tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+    except Exception as error:
+        # A word-level vocabulary without an unknown token raises a bare Exception from Rust.
+        raise InputError(
+            f"the tokenizer cannot encode a document of {domain} ({first_line(error)}); an "
+            "organism reads only words of its own grammar."
+        ) from error
+    if prefix and ids[: len(prefix)] == prefix:
+        raise InputError(
+            f"a document of {domain} already starts with {tokenizer.decode(prefix)!r}; strip it, "
+            "or pass --no-bos, so that BOS does not stand twice."
+        )
+    return prefix + ids[: length - len(prefix)]
 
 
 def id_rows(checkpoint: Checkpoint, domains: Mapping[str, Sequence[Sequence[int]]]) -> Rows:
@@ -253,13 +294,7 @@ def bos_prefix(checkpoint: Checkpoint, bos: bool | None) -> list[int]:
         InputError: BOS is wanted and there is none, or unwanted and the tokenizer adds none.
     """
     tokenizer: Any = checkpoint.tokenizer
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    own: list[int] = []
-    for start in range(len(full)):
-        if full[start : start + len(plain)] == plain:
-            own = full[:start]
-            break
+    own = _own_prefix(tokenizer)
     if bos is None:
         return own
     if bos:
@@ -275,6 +310,23 @@ def bos_prefix(checkpoint: Checkpoint, bos: bool | None) -> list[int]:
             "itself; leave the flag out."
         )
     return []
+
+
+def _own_prefix(tokenizer: Any) -> list[int]:
+    """The ids that the tokenizer puts before a text by itself.
+
+    Tried on a token that survives decoding and encoding: an arbitrary letter need not be in a
+    word-level vocabulary.
+    """
+    special = set(tokenizer.all_special_ids)
+    for token in range(len(tokenizer)):
+        if token in special:
+            continue
+        text = tokenizer.decode([token])
+        if tokenizer(text, add_special_tokens=False)["input_ids"] == [token]:
+            full: list[int] = tokenizer(text)["input_ids"]
+            return full[: full.index(token)]
+    raise InputError("the tokenizer has no token that survives decoding and encoding.")
 
 
 def _require_context(checkpoint: Checkpoint, length: int) -> None:

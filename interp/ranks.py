@@ -48,7 +48,10 @@ def group() -> Iterator[Group]:
         return
     begun = not distributed.is_initialized()
     if begun:
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # What is gathered lies in host memory, which gloo moves, also where ranks share a GPU.
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        )
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())
     finally:

@@ -1,5 +1,6 @@
 """Activations on disk: sharded safetensors with their provenance beside them."""
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError
-from interp.plan import write_atomically
+from interp.plan import replacing, write_atomically
 from interp.prompts import Row
 from interp.records import LayerBatch, Needs, Recorder
 from interp.sites import Site
@@ -81,28 +82,17 @@ class Activations(Recorder):
             "rows": torch.tensor(rows),
             "positions": torch.tensor(positions),
         }
-        self._write(f"{self.site.hook_name}-{batch.source[0].index:08d}.safetensors", shard)
+        first = batch.source[0].index
+        self._write(f"{self.site.hook_name}-{self.segment}-{first:08d}.safetensors", shard)
 
     def _write(self, name: str, shard: dict[str, Tensor]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         size = sum(tensor.nbytes for tensor in shard.values())
-        free = shutil.disk_usage(self.folder).free
-        if size > free:
-            raise InputError(
-                f"{self.folder} has {free / 1e6:.0f} MB left and the next shard needs "
-                f"{size / 1e6:.0f} MB; free some space and run again, finished batches are kept."
-            )
-        temporary = self.folder / f".{name}.tmp"
-        try:
+        with replacing(self.folder / name) as temporary:
+            free = shutil.disk_usage(self.folder).free
+            if size > free:
+                missing = f"{size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB left"
+                raise OSError(errno.ENOSPC, missing)
             save_file(shard, temporary)
-            temporary.replace(self.folder / name)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"{self.folder / name} cannot be written ({error}); free some space and run again, "
-                "finished batches are kept."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
         self._shards[name] = len(shard["rows"])
 
     def fresh(self) -> "Activations":
@@ -125,7 +115,8 @@ class Activations(Recorder):
         Raises:
             InputError: a shard is gone.
         """
-        names = state["names"].tobytes().decode().split("\n")
+        # A rank without batches has no names, and splitting nothing gives one empty name.
+        names = state["names"].tobytes().decode().split("\n") if len(state["sizes"]) else []
         for name, size in zip(names, state["sizes"], strict=True):
             if not (self.folder / name).exists():
                 raise InputError(
@@ -135,7 +126,21 @@ class Activations(Recorder):
             self._shards[name] = int(size)
 
     def result(self) -> "StoredActivations":
-        """Close the folder with its index."""
+        """Close the folder with its index.
+
+        Raises:
+            InputError: nothing was captured, or the folder is that of another site or segment.
+        """
+        if not self._shards:
+            raise InputError(f"no activations of {self.site.hook_name} were captured.")
+        path = self.folder / "index.json"
+        if path.exists():
+            other = StoredActivations.open(self.folder).index
+            if (other["site"], other["segment"]) != (self.site.hook_name, self.segment):
+                raise InputError(
+                    f"{self.folder} already holds {other['site']} at segment {other['segment']}; "
+                    "give each site and segment a folder of its own."
+                )
         index = {
             "format_version": FORMAT_VERSION,
             "kind": "activations",
@@ -144,7 +149,7 @@ class Activations(Recorder):
             "segment": self.segment,
             "shards": dict(sorted(self._shards.items())),
         }
-        write_atomically(self.folder / "index.json", json.dumps(index, indent=1).encode())
+        write_atomically(path, json.dumps(index, indent=1).encode())
         return StoredActivations(self.folder, index)
 
 
@@ -169,7 +174,8 @@ class StoredActivations:
             raise InputError(
                 f"{folder} has no readable index.json, so its capture did not finish."
             ) from error
-        if index.get("format_version") != FORMAT_VERSION or index.get("kind") != "activations":
+        kind = index.get("kind") if isinstance(index, dict) else None
+        if kind != "activations" or index.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{path} is not an activation index of format {FORMAT_VERSION}.")
         return cls(Path(folder), index)
 

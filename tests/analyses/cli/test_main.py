@@ -1,0 +1,157 @@
+"""The command line as a whole: help, exit codes, interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from families import tiny
+from words import documents, save
+
+from interp.doctor import Check, DoctorReport
+
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-m", "analyses.cli"]
+VERBS = ("plan", "doctor", "sinks", "report", "render", "organisms")
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def test_the_command_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="mechguard")
+    assert script.value == "analyses.cli:main"
+
+
+def test_help_names_every_verb_and_the_exit_codes(run: Callable[..., Any]) -> None:
+    result = run("--help")
+    assert result.code == 0 and result.err == ""
+    for verb in VERBS:
+        assert verb in result.out
+        assert run(verb, "--help").code == 0
+    assert "130 interrupted" in result.out
+
+
+def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        done = subprocess.run([*COMMAND, "--help"], cwd=ROOT, capture_output=True, check=True)
+        seconds.append(time.perf_counter() - begun)
+    assert b"Bring a checkpoint" in done.stdout
+    assert min(seconds) < 0.5
+    profiled = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "analyses.cli", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stderr
+    imported = {line.rsplit("|", 1)[1].strip() for line in profiled.splitlines() if "|" in line}
+    assert "typer" in imported
+    assert not imported & {"torch", "transformers", "pandas", "plotly", "sklearn", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["sinks", "m", "--texts", "t", "--out", "o", "--nonsense"], "No such option: --nonsense"),
+        (["sinks", "m", "--texts", "t"], "Missing option '--out'"),
+        (["sinks", "m", "--out", "o"], "Missing option '--texts'"),
+        (
+            ["sinks", "m", "--texts", "t", "--out", "o", "--length", "long"],
+            "Invalid value for '--length'",
+        ),
+        (["sinks", "m", "--texts", "t", "--out", "o", "--attention", "fast"], "'fast' is not one"),
+        (["sinks", "m", "--texts", "t", "--out", "o", "--dtype", "int8"], "'int8' is not one"),
+        (["plan"], "Missing argument"),
+        (["organisms", "nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_a_wrong_call_is_bad_input(
+    run: Callable[..., Any], arguments: list[str], words: str
+) -> None:
+    result = run(*arguments)
+    assert result.code == 2 and result.out == ""
+    assert words in " ".join(result.err.split()) and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("status", ["PASS", "FAIL"])
+def test_a_failed_check_is_exit_code_1(
+    run: Callable[..., Any], shelf: Path, status: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = (
+        Check("parity", status, 0.5, 1e-5, "logits"),
+        Check("cache", "N/A", None, None, "no cache"),
+    )
+    report = DoctorReport("m", "LlamaForCausalLM", "float32", "cpu", 0.1, checks)
+    monkeypatch.setattr("interp.doctor.doctor", lambda checkpoint: report)
+    result = run("doctor", shelf / "llama")
+    assert result.code == (status == "FAIL")
+    assert status in result.out and "no cache" in result.out
+    assert ("fails 1 check(s): parity." in result.message) is (status == "FAIL")
+
+
+def test_an_interruption_in_this_process_is_one_sentence(
+    run: Callable[..., Any], shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interp.checkpoint.blueprint", interrupted)
+    result = run("plan", shelf / "llama")
+    assert result.code == 130
+    assert result.message == "mechguard: interrupted; no report was written."
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
+    run: Callable[..., Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tiny("llama"), tmp_path / "model")
+    texts, out = tmp_path / "long.txt", tmp_path / "out"
+    texts.write_text("\n\n".join(documents(24, 230)))
+    arguments = ["sinks", str(tmp_path / "model"), "--texts", str(texts), "--out", str(out)]
+    arguments += ["--length", "220", "--causal-sequences", "24"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env=environment(tmp_path / "cache"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(cache.glob("*/causal-0000.safetensors")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out_text, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out_text == "" and "Traceback" not in err
+    assert err.strip().splitlines()[-1] == "mechguard: interrupted; no report was written."
+    assert not list(tmp_path.rglob("report.*")) and not out.exists()
+    (unfinished,) = cache.iterdir()
+    assert not [path for path in unfinished.iterdir() if path.name.startswith(".")]
+
+    from analyses.sink_finding import causal
+
+    computed: list[int] = []
+    real = causal._layer_effects
+
+    def spy(checkpoint: Any, inputs: Any, layer: int, *rest: Any) -> Any:
+        computed.append(layer)
+        return real(checkpoint, inputs, layer, *rest)
+
+    monkeypatch.setattr(causal, "_layer_effects", spy)
+    result = run(*arguments)
+    assert result.code == 0, result.err
+    assert (out / "report.html").is_file() and (out / "report.json").is_file()
+    assert 0 not in computed and computed[-1] == 3
+    assert list(cache.iterdir()) == []

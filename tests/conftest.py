@@ -1,0 +1,38 @@
+"""What every test shares: few threads, fixed seeds, no network, and the reference material."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> None:
+    torch.set_num_threads(int(os.environ.get("MECHGUARD_TEST_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def reference() -> Callable[[str], Path]:
+    """Path of a piece of reference material; a test that needs an absent one is skipped."""
+
+    def find(relative: str) -> Path:
+        home = Path(os.environ.get("MECHGUARD_REFERENCE", ROOT.parent / "shared" / "reference"))
+        if not (home / relative).exists():
+            pytest.skip(
+                f"no reference material {relative!r}: set MECHGUARD_REFERENCE to its folder"
+            )
+        return home / relative
+
+    return find

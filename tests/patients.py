@@ -1,0 +1,88 @@
+"""Tiny models on the doctor's table, and short ways to look at them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from families import tiny
+
+from interp.checkpoint import load
+from interp.doctor_patient import Patient, admit, reading
+from interp.interventions import (
+    ablate_direction,
+    add_vector,
+    drop_massive_activation,
+    move_to_sink,
+    patch,
+    perturb_heads,
+    zero_heads,
+)
+from interp.sites import Site
+
+HEADS = 4
+
+
+def steady(family: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A tiny model whose numbers do not hang on rounding.
+
+    The delta rule on large random weights amplifies it a hundredfold; a top-2 route in half
+    precision can flip, unless every expert is chosen.
+    """
+    model = tiny(family, dtype)
+    for name, weight in model.named_parameters():
+        if "linear_attn" in name and weight.ndim >= 2:
+            weight.detach().mul_(0.3)
+    for module in model.modules():
+        if dtype == torch.bfloat16 and hasattr(module, "top_k") and hasattr(module, "num_experts"):
+            module.top_k = module.num_experts
+    return model
+
+
+def patient_of(family: str, length: int, dtype: torch.dtype = torch.float32) -> Patient:
+    """A steady model with rows of `length` tokens."""
+    whole = admit(load(steady(family, dtype)), seed=0)
+    return Patient(whole.checkpoint, whole.ids[:, :length], whole.tolerance, whole.seed)
+
+
+def logits_of(patient: Patient, real: Any = None, ids: Any = None) -> torch.Tensor:
+    """Of the patient's own ids, unless others are given."""
+    with torch.inference_mode():
+        return patient.logits(patient.ids if ids is None else ids, real)
+
+
+def value_at(patient: Patient, site: Site, real: Any = None) -> torch.Tensor:
+    """The tensor at a site in a pass over the patient's ids."""
+    with torch.inference_mode(), reading(patient.checkpoint, [site]) as found:
+        patient.logits(patient.ids, real)
+    return found[site]
+
+
+def vector_for(patient: Patient, seed: int = 1) -> torch.Tensor:
+    """A random vector of the model's width."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(patient.checkpoint.anatomy.width, generator=generator)
+
+
+def last_softmax(patient: Patient) -> int:
+    """Index of the last layer with heads."""
+    return patient.checkpoint.anatomy.softmax_layers[-1]
+
+
+# One of each kind, for a batch of four rows.
+INTERVENTIONS: dict[str, Callable[[Patient], AbstractContextManager[None]]] = {
+    "zero_heads": lambda p: zero_heads(p.checkpoint, last_softmax(p), [0]),
+    "move_to_sink": lambda p: move_to_sink(p.checkpoint, last_softmax(p), [1]),
+    "ablate_direction": lambda p: ablate_direction(
+        p.checkpoint, vector_for(p), [Site("resid_post", 1), Site("attn_out", 3)]
+    ),
+    "add_vector": lambda p: add_vector(
+        p.checkpoint, 3 * vector_for(p), Site("resid_post", 1), [1.0, 0.5, 2.0, 0.0], range(4, 20)
+    ),
+    "patch": lambda p: patch(p.checkpoint, Site("mlp_out", 1), vector_for(p), [1, 5]),
+    "drop": lambda p: drop_massive_activation(p.checkpoint, 0, 3, 0, 5.0),
+    "perturb_heads": lambda p: perturb_heads(p.checkpoint, last_softmax(p), [2]),
+    "z_pre_gate": lambda p: add_vector(
+        p.checkpoint, torch.ones(HEADS, 8), Site("z_pre_gate", last_softmax(p))
+    ),
+}
