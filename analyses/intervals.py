@@ -43,7 +43,7 @@ def bootstrap(
         index = generator.integers(count, size=(RESAMPLES, count))
         resampled = np.stack([statistic(values[rows]) for rows in index])
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return low, high
+    return np.asarray(low), np.asarray(high)
 
 
 def wilson(successes: float, n: int) -> Interval:
@@ -59,13 +59,14 @@ def wilson(successes: float, n: int) -> Interval:
 def share_interval(shares: NDArray[np.floating], seed: int) -> Interval | None:
     """Interval for the mean of per-sequence shares in [0, 1].
 
-    By bootstrap over sequences; where all sequences agree on 0 or on 1 the bootstrap collapses,
-    and Wilson's interval with one trial a sequence stands in.
+    By bootstrap over sequences; where all sequences agree the bootstrap collapses, and Wilson's
+    interval with one trial a sequence stands in. It is wide on purpose: no share in [0, 1] varies
+    more than a coin of the same mean.
     """
     if len(shares) < 2:
         return None
     mean = float(shares.mean())
-    if mean in (0.0, 1.0):
+    if shares.min() == shares.max():
         return wilson(mean * len(shares), len(shares))
     low, high = bootstrap(shares, seed)
     return float(low), float(high)

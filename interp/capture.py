@@ -94,7 +94,9 @@ def capture(
     session = _Session(checkpoint, recorders, needs, attention)
     size = estimate_bytes(checkpoint, needs, plan)
     log.info("%d rows in %d batches, about %.1f MB at a time", len(rows), len(plan), size / 1e6)
-    store = Workdir.open(workdir, checkpoint, rows, recorders, plan) if workdir else None
+    store = None
+    if workdir is not None:
+        store = Workdir.open(workdir, checkpoint, rows, recorders, plan, attention)
     with ranks.group() as group:
         begun = time.perf_counter()
         summary = _run(session, rows, plan, store, group, progress)

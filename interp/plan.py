@@ -72,6 +72,7 @@ class Workdir:
         rows: Sequence[Row],
         recorders: Sequence[Recorder],
         plan: RowPlan,
+        attention: str = "auto",
     ) -> "Workdir":
         """Begin a work folder, or go on with one of the same run.
 
@@ -81,6 +82,7 @@ class Workdir:
         described = {
             "format_version": FORMAT_VERSION,
             "fingerprint": checkpoint.fingerprint,
+            "attention": attention,
             "rows": _rows_hash(rows),
             "recorders": [recorder.describe() for recorder in recorders],
             "plan": json.loads(json.dumps(asdict(plan))),
@@ -89,8 +91,8 @@ class Workdir:
         if path.exists():
             if _read_plan(path) != described:
                 raise InputError(
-                    f"{folder} holds a capture of another model, or with other rows, recorders or "
-                    "batches; give a new folder, or remove it."
+                    f"{folder} holds a capture of another model, or with other rows, recorders, "
+                    "batches or attention; give a new folder, or remove it."
                 )
         else:
             write_atomically(path, json.dumps(described, indent=1).encode())

@@ -37,6 +37,7 @@ def main() -> None:
     """Run the command line; user errors become one sentence and an exit code."""
     # Progress is ours to show; the libraries' own bars and notices would only drown the result.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)

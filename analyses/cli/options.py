@@ -100,6 +100,22 @@ def workdir() -> Path:
     return user_cache_path("mechguard") / "unfinished"
 
 
+def require_folder(out: Path) -> None:
+    """Refuse before a long run what could only fail after it.
+
+    Raises:
+        InputError: `out` is a file, lies below one, or cannot be written to.
+    """
+    from interp.errors import InputError
+
+    out = out.absolute()
+    nearest = next(path for path in (out, *out.parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file, so no report can go to {out}; name a folder.")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{nearest} cannot be written to; name another folder with --out.")
+
+
 def is_first_rank() -> bool:
     """Whether this process is the one that writes and speaks, under `torchrun` or alone."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,6 +1,7 @@
 """`mechguard plan`: what a checkpoint is and what can be measured on it, without its weights."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,7 +108,9 @@ def _show(described: dict[str, Any]) -> None:
         console.print(f"{name}: {verdict}")
 
 
-def _runs(layers: list[dict[str, Any]], key: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+def _runs(
+    layers: Sequence[dict[str, Any]], key: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
     """Layers that are alike under one heading, in the order of their first."""
     groups: dict[str, list[int]] = {}
     for index, layer in enumerate(layers):

@@ -41,6 +41,7 @@ def report(
     from analyses.report.render import write
     from analyses.sink_finding.run import sinks as measure
 
+    options.require_folder(out)
     domains = _texts(model, texts)
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     with options.progress_bars() as progress:

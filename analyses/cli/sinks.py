@@ -25,6 +25,7 @@ def sinks(
     from analyses.sink_finding.run import sinks as measure
     from interp.prompts import read_texts
 
+    options.require_folder(out)
     domains = [read_texts(name) for name in texts]
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     with options.progress_bars() as progress:

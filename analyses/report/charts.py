@@ -82,6 +82,8 @@ def heatmap(
             coloraxis="coloraxis",
         )
     )
+    # Heads are whole numbers; left alone, plotly puts ticks between two of them.
+    figure.update_xaxes(tick0=0, dtick=max(1, -(-columns // 16)))
     return figure.update_layout(_heat_layout(rows, title, x, y, top))
 
 

@@ -25,6 +25,7 @@ from interp.capture import padded
 from interp.checkpoint import Checkpoint
 from interp.errors import NumericalError
 from interp.interventions import move_to_sink, perturb_heads, zero_heads
+from interp.noise import seed_of
 from interp.plan import load_tensors, save_tensors
 from interp.prompts import Row
 from interp.replay import start_at
@@ -159,19 +160,21 @@ def _edited_losses(
     mask = torch.zeros(len(heads), count, dtype=torch.bool)
     mask[torch.arange(len(heads)), torch.tensor(heads)] = True
     mask = mask.repeat_interleave(rows, 0)
-    with _edit(checkpoint, layer, mask, edit, seed):
+    # By head and row, so that the noise is the same however many heads share a batch.
+    seeds = [seed_of(seed, layer, head, row) for head in heads for row in range(rows)]
+    with _edit(checkpoint, layer, mask, edit, seeds):
         losses = _loss_from(checkpoint, copies, layer, hidden.repeat(len(heads), 1, 1))
     return losses.reshape(len(heads), rows).T
 
 
 def _edit(
-    checkpoint: Checkpoint, layer: int, mask: Tensor, edit: str, seed: int
+    checkpoint: Checkpoint, layer: int, mask: Tensor, edit: str, seeds: Sequence[int]
 ) -> AbstractContextManager[Any]:
     if edit == "ablation":
         return zero_heads(checkpoint, layer, mask)
     if edit == "move_to_sink":
         return move_to_sink(checkpoint, layer, mask)
-    return perturb_heads(checkpoint, layer, mask, seed)
+    return perturb_heads(checkpoint, layer, mask, seeds)
 
 
 def _resid_pre(checkpoint: Checkpoint, inputs: dict[str, Tensor], layer: int) -> Tensor:

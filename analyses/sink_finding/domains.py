@@ -131,9 +131,9 @@ def _alpha(found: Measurements) -> list[NDArray[np.floating]]:
     return [records.at("alpha", layer) for layer in records.layers("alpha")]
 
 
-def _row_domains(found: Measurements) -> NDArray[np.str_]:
+def _row_domains(found: Measurements) -> NDArray[np.object_]:
     by_index = {row.index: row.domain for row in found.rows.rows}
-    return np.array([by_index[int(row)] for row in found.records["first_key"].rows])
+    return np.array([by_index[int(row)] for row in found.records["first_key"].rows], dtype=object)
 
 
 def _percent(interval: tuple[float, float] | None) -> list[float] | None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from analyses.finding import Finding
 from analyses.intervals import bootstrap, mean_interval, share_interval
@@ -133,6 +134,11 @@ def _caveats(checkpoint: Checkpoint, found: Measurements) -> list[str]:
         notes.append(
             f"Rows have {min(lengths)} to {max(lengths)} tokens; the sink rate depends on length, "
             "so it is not comparable with a rate at one length."
+        )
+    if checkpoint.dtype != torch.float32:
+        notes.append(
+            "The weights are in half precision: statistics were not held against eager attention, "
+            "which rounds its scores; load with dtype float32 to have them checked."
         )
     if len(found.rows) < 2:
         notes.append("One sequence only: no interval can be given.")

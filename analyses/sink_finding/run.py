@@ -72,10 +72,7 @@ def sinks(
         NumericalError: NaN or infinity where a number is reported.
         UnsupportedModelError: attention cannot be measured.
     """
-    if not 0 < epsilon < 1:
-        raise InputError(f"epsilon is {epsilon}; attention shares lie between 0 and 1.")
-    if causal_sequences < 0 or max_sequences < 1:
-        raise InputError("max_sequences must be 1 or more, causal_sequences 0 or more.")
+    _require_usable(epsilon, max_sequences, causal_sequences, seed, limit)
     if attention == "auto":
         require_interface(checkpoint.anatomy)
     begun = time.perf_counter()
@@ -107,6 +104,17 @@ def sinks(
     return build(
         checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed, notes=notes
     )
+
+
+def _require_usable(
+    epsilon: float, max_sequences: int, causal_sequences: int, seed: int, limit: int | None
+) -> None:
+    if not 0 < epsilon < 1:
+        raise InputError(f"epsilon is {epsilon}; attention shares lie between 0 and 1.")
+    if max_sequences < 1 or (limit is not None and limit < 1):
+        raise InputError("max_sequences and limit must be 1 or more, or no row would be left.")
+    if causal_sequences < 0 or seed < 0:
+        raise InputError("causal_sequences and seed must be 0 or more.")
 
 
 def _own_folder(workdir: Path, checkpoint: Checkpoint, rows: Rows, settings: str) -> Path:

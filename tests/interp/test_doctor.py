@@ -28,6 +28,8 @@ NAMES = [
     "restoration",
     "nothing silent",
 ]
+
+
 def _status(report: DoctorReport) -> dict[str, str]:
     return {check.name: check.status for check in report.checks}
 
