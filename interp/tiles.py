@@ -147,7 +147,7 @@ def _hidden(
         if end <= start:
             return None
         # Only the square on the diagonal reaches into the future.
-        begin = max(begin, start)
+        begin = start
     query = torch.arange(start, stop, device=scores.query.device)[:, None]
     key = torch.arange(begin, end, device=scores.query.device)[None]
     hidden = key > query

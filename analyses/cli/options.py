@@ -3,17 +3,19 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from analyses.sink_finding.finding import SinkFinding
     from analyses.sink_finding.run import Progress
     from interp.checkpoint import Checkpoint
+    from interp.prompts import Texts
 
 
 class AttentionChoice(StrEnum):
@@ -86,6 +88,23 @@ def load_checkpoint(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
+
+
+def measured_sinks(
+    checkpoint: "Checkpoint", domains: Sequence["Texts"], **settings: Any
+) -> "SinkFinding":
+    """The sink finding, with progress on stderr; `settings` go to `analyses.sinks`."""
+    from analyses.sink_finding.run import sinks
+
+    with progress_bars() as progress:
+        return sinks(
+            checkpoint,
+            domains,
+            workdir=workdir(),
+            command=command_line(),
+            progress=progress,
+            **settings,
+        )
 
 
 def command_line() -> str:

@@ -39,27 +39,21 @@ def report(
 ) -> None:
     """Run every analysis that applies (today: sinks) and write one report."""
     from analyses.report.render import write
-    from analyses.sink_finding.run import sinks as measure
 
     options.require_folder(out)
     domains = _texts(model, texts)
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    with options.progress_bars() as progress:
-        finding = measure(
-            checkpoint,
-            domains,
-            length=length,
-            max_sequences=max_sequences,
-            epsilon=epsilon,
-            bos=bos,
-            seed=seed,
-            limit=limit,
-            attention=attention.value,
-            causal_sequences=causal_sequences,
-            workdir=options.workdir(),
-            command=options.command_line(),
-            progress=progress,
-        )
+    finding = options.measured_sinks(
+        options.load_checkpoint(model, dtype, device, revision, trust_remote_code),
+        domains,
+        length=length,
+        max_sequences=max_sequences,
+        epsilon=epsilon,
+        bos=bos,
+        seed=seed,
+        limit=limit,
+        attention=attention.value,
+        causal_sequences=causal_sequences,
+    )
     if not options.is_first_rank():
         return
     whole: dict[str, Any] = {

@@ -22,28 +22,22 @@ def sinks(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure attention sinks, value drains, residual peaks and gates; write a report."""
-    from analyses.sink_finding.run import sinks as measure
     from interp.prompts import read_texts
 
     options.require_folder(out)
     domains = [read_texts(name) for name in texts]
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    with options.progress_bars() as progress:
-        finding = measure(
-            checkpoint,
-            domains,
-            length=length,
-            max_sequences=max_sequences,
-            epsilon=epsilon,
-            bos=bos,
-            seed=seed,
-            limit=limit,
-            attention=attention.value,
-            causal_sequences=causal_sequences,
-            workdir=options.workdir(),
-            command=options.command_line(),
-            progress=progress,
-        )
+    finding = options.measured_sinks(
+        options.load_checkpoint(model, dtype, device, revision, trust_remote_code),
+        domains,
+        length=length,
+        max_sequences=max_sequences,
+        epsilon=epsilon,
+        bos=bos,
+        seed=seed,
+        limit=limit,
+        attention=attention.value,
+        causal_sequences=causal_sequences,
+    )
     if not options.is_first_rank():
         return
     page = finding.save(out)

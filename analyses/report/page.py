@@ -23,7 +23,10 @@ from analyses.report.text import escape, number
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-PANELS = {"sinks": "analyses.sink_finding.figures", "bigram_backcopy": "analyses.bigram_backcopy.figures"}
+PANELS = {
+    "sinks": "analyses.sink_finding.figures",
+    "bigram_backcopy": "analyses.bigram_backcopy.figures",
+}
 NAMES = {"sinks": "Attention sinks", "bigram_backcopy": "Bigram-Backcopy"}
 
 _NUMERIC = re.compile(r"^[−+-]?\d")

@@ -46,7 +46,6 @@ def build(
     *,
     epsilon: float,
     seed: int,
-    notes: list[str],
 ) -> SinkFinding:
     """Compute all tables and the head numbers; no model runs here."""
     anatomy = checkpoint.anatomy
@@ -69,7 +68,7 @@ def build(
         **tables.outer_entries(found),
         "causal": _causal(effects, seed),
         "parity": parity.to_dict(),
-        "caveats": [*notes, *_caveats(checkpoint, found)],
+        "caveats": [_causal_caveat(checkpoint, effects), *_caveats(checkpoint, found)],
     }
     from analyses.report.render import plain
 
@@ -123,6 +122,17 @@ def _causal(effects: CausalEffects | None, seed: int) -> dict[str, Any] | None:
         "baseline_loss": float(effects.loss.mean()),
         "interval": mean_interval(effects.loss, seed),
     }
+
+
+def _causal_caveat(checkpoint: Checkpoint, effects: CausalEffects | None) -> str:
+    if effects is None:
+        return "The causal panel was skipped, so nothing is known of what the heads do."
+    heads = sum(layer.heads for layer in checkpoint.anatomy.layers)
+    return (
+        f"The causal panel edits one head at a time on {len(effects.rows)} sequences and compares "
+        f"{heads} heads without a correction for many comparisons; heads that stand in for each "
+        "other show no effect alone."
+    )
 
 
 def _caveats(checkpoint: Checkpoint, found: Measurements) -> list[str]:

@@ -72,43 +72,44 @@ def sinks(
         NumericalError: NaN or infinity where a number is reported.
         UnsupportedModelError: attention cannot be measured.
     """
-    _require_usable(epsilon, max_sequences, causal_sequences, seed, limit)
-    if attention == "auto":
-        require_interface(checkpoint.anatomy)
+    _require_usable(checkpoint, attention, epsilon, max_sequences, causal_sequences, seed, limit)
     begun = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     domains = [] if texts is None else _domains(texts)
     rows = _rows(checkpoint, domains, token_ids, length, max_sequences, bos, limit)
-    for name, count in rows.skipped.items():
-        if count:
-            log.info("%s: %d documents shorter than %d tokens skipped", name, count, length)
     settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
     own = None if workdir is None else _own_folder(workdir, checkpoint, rows, settings)
     with ranks.group() as group:
+        shown = _stage(progress, "rows")
         found = measure(
             checkpoint,
             rows,
             attention=attention,
             batch_tokens=batch_tokens,
             workdir=own,
-            progress=_stage(progress, "rows"),
+            progress=shown,
         )
-        checked = parity(checkpoint, rows.rows, attention)
-        effects, notes = _effects(
-            checkpoint, rows, causal_sequences, seed, batch_tokens, own, progress
-        )
+        effects = _effects(checkpoint, rows, causal_sequences, seed, batch_tokens, own, progress)
         if own is not None and group.rank == 0:
             shutil.rmtree(own, ignore_errors=True)
+    checked = parity(checkpoint, rows.rows, attention)
     provenance = _provenance(checkpoint, rows, domains, attention, seed, command)
     provenance |= {"started": started, "wall_seconds": round(time.perf_counter() - begun, 1)}
-    return build(
-        checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed, notes=notes
-    )
+    return build(checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed)
 
 
 def _require_usable(
-    epsilon: float, max_sequences: int, causal_sequences: int, seed: int, limit: int | None
+    checkpoint: Checkpoint,
+    attention: AttentionPath,
+    epsilon: float,
+    max_sequences: int,
+    causal_sequences: int,
+    seed: int,
+    limit: int | None,
 ) -> None:
+    """Refuse what could only fail later."""
+    if attention == "auto":
+        require_interface(checkpoint.anatomy)
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon is {epsilon}; attention shares lie between 0 and 1.")
     if max_sequences < 1 or (limit is not None and limit < 1):
@@ -174,9 +175,13 @@ def _rows(
         return id_rows(checkpoint, cut)
     if not domains:
         raise InputError("no texts were given; name at least one file, or pass documents.")
-    return text_rows(
+    rows = text_rows(
         checkpoint, domains, length=length, max_sequences=max_sequences, bos=bos, limit=limit
     )
+    for name, count in rows.skipped.items():
+        if count:
+            log.info("%s: %d documents shorter than %d tokens skipped", name, count, length)
+    return rows
 
 
 def _effects(
@@ -187,28 +192,22 @@ def _effects(
     batch_tokens: int,
     workdir: Path | None,
     progress: Progress | None,
-) -> tuple[CausalEffects | None, list[str]]:
-    """The causal panel on the first rows of each domain, and what to say of it."""
+) -> CausalEffects | None:
+    """The causal panel on the first rows of each domain."""
     if count == 0:
-        return None, ["The causal panel was skipped, so nothing is known of what the heads do."]
+        return None
     chosen: list[Row] = []
     for name in rows.domains:
         chosen += [row for row in rows.rows if row.domain == name][:count]
-    effects = causal_effects(
+    shown = _stage(progress, "heads")
+    return causal_effects(
         checkpoint,
         chosen,
         seed=seed,
         batch_tokens=batch_tokens,
         workdir=workdir,
-        progress=_stage(progress, "heads"),
+        progress=shown,
     )
-    heads = sum(layer.heads for layer in checkpoint.anatomy.layers)
-    note = (
-        f"The causal panel edits one head at a time on {len(chosen)} sequences and compares "
-        f"{heads} heads without a correction for many comparisons; heads that stand in for each "
-        "other show no effect alone."
-    )
-    return effects, [note]
 
 
 def _provenance(

@@ -14,12 +14,16 @@ def verdict(finding: dict[str, Any]) -> str:
 
     The first sentence is about the first token (with n, interval and the uniform baseline), the
     second about what the gate or the learned sinks leave of it and about massive activations, the
-    third about ablations; what was not measured is not mentioned.
+    third about ablations and heads that switch between domains; what was not measured is not
+    mentioned.
 
     Args:
         finding: the sink finding as in `report.json`; its own `verdict` is not read.
     """
-    sentences = [_first_token(finding), _state(finding), _causal(finding)]
+    causal, domains = _causal(finding), _domains(finding)
+    if causal and domains:
+        causal = f"{causal.removesuffix('.')}; {domains}."
+    sentences = [_first_token(finding), _state(finding), causal]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -85,6 +89,23 @@ def _massive(finding: Row) -> str:
     extremes = [row["max_abs"] for row in having(finding.get("layers"), "max_abs")]
     known = f" (largest |x| {number(max(extremes))})" if extremes else ""
     return f"no activation reaches the threshold of a massive one{known}"
+
+
+def _domains(finding: Row) -> str:
+    """How many heads are active in one domain and dormant in another."""
+    rows = finding.get("domain_heads") or []
+    if not rows or any(row.get("switching") is None for row in rows):
+        return ""
+    switching = [row for row in rows if row["switching"]]
+    if not switching:
+        return f"none of {len(rows)} heads is active in one domain and dormant in another"
+    verb = "is" if len(switching) == 1 else "are"
+    example = switching[0]
+    return (
+        f"{len(switching)} of {len(rows)} heads {verb} active in one domain and dormant in "
+        f"another, {head_name(example)} in {token(example['domain_low'])} and "
+        f"{token(example['domain_high'])}" + (" for one" if len(switching) > 1 else "")
+    )
 
 
 def _causal(finding: Row) -> str:

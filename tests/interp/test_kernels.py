@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from interp.kernels import (
     attend,
     blocked,
     by_recipes,
+    by_tiles,
 )
 
 EVERYTHING = Demand(True, True, True, True, True, True)
@@ -250,17 +252,19 @@ def test_five_ways_to_the_column_mass_agree() -> None:
 
 
 @pytest.mark.parametrize("padding", ["none", "left"])
-def test_column_mass_in_bfloat16_survives_the_split_of_the_bias(padding: str) -> None:
+@pytest.mark.parametrize("way", [by_tiles, by_recipes])
+def test_bfloat16(way: Any, padding: str) -> None:
+    """The recipe splits its bias in a high and a low part; one of them alone loses 3 %."""
     inputs = make(length=300, dtype=torch.bfloat16)
     if padding == "left":
         inputs = padded(inputs, "left")
-    _, statistics = attend(inputs, EVERYTHING)
-    assert statistics is not None
+    _, first = attend(inputs, Demand(chosen=True))
+    assert first is not None
+    statistics = way(inputs, first.lse, EVERYTHING)
     wanted = dense(inputs)
-    relative = (statistics.column.double() - wanted["column"]).abs() / wanted["column"].clamp_min(
-        1e-3
-    )
-    assert relative[wanted["column"] > 0].max() < 1e-3
+    error = (statistics.column.double() - wanted["column"]).abs()
+    seen = wanted["column"] > 0
+    assert (error / wanted["column"].clamp_min(1e-3))[seen].max() < 1e-3
     for name in ("entropy", "square", "chosen"):
         assert (getattr(statistics, name).double() - wanted[name]).abs().max() < 2e-2, name
 

@@ -12,9 +12,11 @@ from families import LAYERS, VOCAB, WINDOW, tiny
 from words import documents, tokenizer, wordy
 
 import analyses
+from analyses.sink_finding import causal
 from analyses.sink_finding.causal import EDITS, CausalEffects, causal_effects
 from interp.checkpoint import Checkpoint, load
 from interp.errors import InputError, NumericalError
+from interp.interventions import perturb_heads
 from interp.prompts import Row
 
 HEADS = 4
@@ -105,14 +107,20 @@ def test_how_many_heads_share_a_batch_does_not_matter(family: str) -> None:
         assert together.delta[edit] == pytest.approx(alone.delta[edit], abs=2e-5, nan_ok=True)
 
 
-def test_noise_differs_by_head_layer_row_and_seed() -> None:
-    checkpoint = load(tiny("llama"))
-    (one,) = rows_of((8,))
-    rows = [one, Row(1, one.ids, "words")]
+def test_noise_differs_by_head_layer_row_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def spy(checkpoint: Checkpoint, layer: int, mask: Any, seeds: list[int]) -> Any:
+        used.extend(seeds)
+        return perturb_heads(checkpoint, layer, mask, seeds)
+
+    monkeypatch.setattr(causal, "perturb_heads", spy)
+    checkpoint, rows = load(tiny("llama")), rows_of((8, 8))
     first, again, other = (panel(checkpoint, rows, seed=seed).delta["random"] for seed in (3, 3, 4))
-    assert np.array_equal(first, again)
-    assert len(np.unique(first.round(9))) == first.size
-    assert not np.isin(other.round(9), first.round(9)).any()
+    each = LAYERS * HEADS * len(rows)
+    assert len(set(used[:each])) == each and used[:each] == used[each : 2 * each]
+    assert not set(used[:each]) & set(used[2 * each :])
+    assert np.array_equal(first, again) and (first != other).all()
 
 
 def test_a_window_that_hides_the_first_token_has_no_move_to_sink() -> None:
@@ -186,8 +194,6 @@ def test_finished_layers_are_not_computed_again(
     assert files == [f"causal-{layer:04d}.safetensors" for layer in range(LAYERS)]
     (tmp_path / files[2]).unlink()
     computed: list[int] = []
-    from analyses.sink_finding import causal
-
     real = causal._layer_effects
 
     def spy(checkpoint: Any, inputs: Any, layer: int, *rest: Any) -> Any:

@@ -65,3 +65,13 @@ def test_without_softmax_heads_or_measurements_nothing_is_claimed(plain: dict[st
 def test_at_most_three_sentences(full: dict[str, Any], plain: dict[str, Any]) -> None:
     for finding in (full, plain):
         assert 1 <= len(re.findall(r"\.(?= [A-Z0-9]|$)", verdict(finding))) <= 3
+
+
+def test_heads_that_switch_between_domains_are_named(full: dict[str, Any]) -> None:
+    rows = full["domain_heads"]
+    switching = sum(bool(row["switching"]) for row in rows)
+    assert f"{switching} of {len(rows)} heads" in verdict(full)
+    still = {**full, "domain_heads": [{**row, "switching": False} for row in rows]}
+    assert f"none of {len(rows)} heads is active in one domain" in verdict(still)
+    unknown = {**full, "domain_heads": [{**row, "switching": None} for row in rows]}
+    assert "dormant" not in verdict(unknown)
