@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 RESAMPLES = 2000
 _Z = 1.959963984540054
@@ -78,3 +79,27 @@ def mean_interval(values: NDArray[np.floating], seed: int) -> Interval | None:
         return None
     low, high = bootstrap(values, seed)
     return float(low), float(high)
+
+
+def auroc_interval(auroc: float, negatives: int, positives: int) -> Interval:
+    """Newcombe's method 5 for an AUROC, which stays honest at 0 and 1.
+
+    The limits are the AUROCs whose own standard error (Hanley and McNeil's, with both class sizes
+    replaced by their mean) puts the measured one 1.96 away (Newcombe 2006, Statistics in Medicine
+    25:559, method 5).
+    """
+    mean = (negatives + positives) / 2 - 1
+
+    def error(area: float) -> float:
+        spread = 1 + mean * (1 - area) / (2 - area) + mean * area / (1 + area)
+        return float(np.sqrt(max(area * (1 - area), 0.0) * spread / (negatives * positives)))
+
+    def limit(sign: int) -> float:
+        end = 0.0 if sign < 0 else 1.0
+        if auroc == end:
+            return end
+        # An AUROC of 0 or 1 is a root itself, because the error vanishes there: begin beside it.
+        begin = float(np.clip(auroc, 1e-9, 1 - 1e-9))
+        return float(brentq(lambda area: sign * (area - auroc) - _Z * error(area), begin, end))
+
+    return limit(-1), limit(1)

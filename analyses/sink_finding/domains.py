@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from analyses.intervals import bootstrap, mean_interval, share_interval
+from analyses.intervals import auroc_interval, bootstrap, mean_interval, share_interval
 from analyses.sink_finding.causal import CausalEffects
 from analyses.sink_finding.measure import Measurements
 
@@ -63,6 +63,8 @@ def domain_heads(found: Measurements, effects: CausalEffects | None, seed: int) 
         for head in range(mass.shape[1]):
             at = {name: float(means[name][head]) for name in means}
             low, high = min(at, key=lambda name: at[name]), max(at, key=lambda name: at[name])
+            auc = _auc(mass[names == low, head], mass[names == high, head])
+            ends = auroc_interval(auc, int((names == low).sum()), int((names == high).sum()))
             entry: dict[str, Any] = {
                 "layer": layer,
                 "head": head,
@@ -70,9 +72,11 @@ def domain_heads(found: Measurements, effects: CausalEffects | None, seed: int) 
                 "domain_high": high,
                 "sink_mass_low": at[low],
                 "sink_mass_high": at[high],
-                "auc": _auc(mass[names == low, head], mass[names == high, head]),
+                "auc": auc,
+                "auc_low": ends[0],
+                "auc_high": ends[1],
             }
-            entries.append(entry | _effects(effects, place, head, low, high, entry["auc"], seed))
+            entries.append(entry | _effects(effects, place, head, low, high, auc, seed))
     return pd.DataFrame(entries, columns=_COLUMNS)
 
 
@@ -84,6 +88,8 @@ _COLUMNS = [
     "sink_mass_low",
     "sink_mass_high",
     "auc",
+    "auc_low",
+    "auc_high",
     "delta_loss_low",
     "delta_loss_high",
     "excess_low",
@@ -105,7 +111,7 @@ def _effects(
 ) -> dict[str, Any]:
     """Δloss of silencing in both domains, and its excess over same-norm noise."""
     if effects is None:
-        return dict.fromkeys(_COLUMNS[7:13], np.nan) | {"switching": None}
+        return dict.fromkeys(_COLUMNS[9:15], np.nan) | {"switching": None}
     domains = np.array(effects.domains)
     found: dict[str, Any] = {}
     for name, domain in (("low", low), ("high", high)):

@@ -294,7 +294,7 @@ def domain_heads(finding: Row) -> Panel | None:
             "mass, low": column(ranked, "sink_mass_low"),
             "high in": [visible(str(row.get("domain_high"))) for row in ranked],
             "mass, high": column(ranked, "sink_mass_high"),
-            "AUC": column(ranked, "auc"),
+            "AUC": [estimate(row.get("auc"), *bounds(row, "auc")) for row in ranked],
             "Δloss, low": column(ranked, "delta_loss_low"),
             "Δloss, high": column(ranked, "delta_loss_high"),
             "switches": [_spoken(row.get("switching")) for row in ranked],
@@ -303,7 +303,8 @@ def domain_heads(finding: Row) -> Panel | None:
     text = (
         f"{first_of(len(ranked), len(rows), 'heads')}, switching ones first and then by AUC: sink "
         "mass in the two domains and the change of the loss when the head is zeroed there, in nats "
-        "per token; point estimates over the sequences counted under Domains."
+        "per token; AUC with its 95 % interval (Newcombe), the rest point estimates over the "
+        "sequences counted under Domains."
     )
     return Panel("Heads across domains", text, table=table, csv="tables/domain_heads.csv")
 

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from analyses.intervals import bootstrap, mean_interval, share_interval, wilson
+from analyses.intervals import (
+    auroc_interval,
+    bootstrap,
+    mean_interval,
+    share_interval,
+    wilson,
+)
 
 TRIALS = 2000
 
@@ -82,3 +89,27 @@ def test_agreement_of_all_sequences_leaves_room(share: float) -> None:
 def test_shares_between_are_bootstrapped() -> None:
     shares = np.random.default_rng(0).beta(2, 3, 30)
     assert share_interval(shares, 4) == mean_interval(shares, 4)
+
+
+@pytest.mark.parametrize("area", [0.0, 0.3, 0.5, 0.9, 0.99, 1.0])
+def test_an_auroc_interval_holds_its_area_and_never_collapses(area: float) -> None:
+    low, high = auroc_interval(area, 20, 30)
+    assert 0.0 <= low <= area <= high <= 1.0
+    assert high - low > 0.02
+    wider = auroc_interval(area, 10, 15)
+    assert wider[0] <= low and wider[1] >= high
+    mirrored = auroc_interval(1 - area, 20, 30)
+    assert mirrored[0] == pytest.approx(1 - high, abs=1e-6)
+
+
+def test_an_auroc_interval_covers() -> None:
+    """Binormal scores of a known area; Newcombe reports coverage near 95 % for method 5."""
+    generator = np.random.default_rng(0)
+    truth = float(norm.cdf(1.5 / np.sqrt(2)))
+    hits = 0
+    for _ in range(1000):
+        negative, positive = generator.normal(size=20), generator.normal(1.5, size=20)
+        area = float((positive[:, None] > negative[None]).mean())
+        low, high = auroc_interval(area, 20, 20)
+        hits += low <= truth <= high
+    assert 0.93 <= hits / 1000 <= 0.98
