@@ -238,7 +238,7 @@ def _head_dim(config: PretrainedConfig, attention: nn.Module, heads: int) -> int
 def _gate(
     config: PretrainedConfig, attention: nn.Module, heads: int, head_dim: int
 ) -> GateLayout | None:
-    """Find the output gate of one attention module; `methods` of the packing in `GateLayout`."""
+    """The output gate of one attention module, if it has one."""
     kind = config.model_type
     if kind in _KNOWN_GATES:
         return _KNOWN_GATES[kind]
