@@ -99,9 +99,9 @@ def capture(
         store = Workdir.open(workdir, checkpoint, rows, recorders, plan, attention)
     with ranks.group() as group:
         begun = time.perf_counter()
-        summary = _run(session, rows, plan, store, group, progress)
+        resumed = _run(session, rows, plan, store, group, progress)
         group.merge(recorders)
-    return CaptureSummary(len(rows), plan.tokens, len(plan), summary, time.perf_counter() - begun)
+    return CaptureSummary(len(rows), plan.tokens, len(plan), resumed, time.perf_counter() - begun)
 
 
 def _run(
