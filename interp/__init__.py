@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from interp import capture as capture
+    from interp import interventions as interventions
     from interp import organisms as organisms
+    from interp import prompts as prompts
+    from interp import recorders as recorders
     from interp.anatomy import Anatomy as Anatomy
     from interp.attention import observe as observe
-    from interp.capture import capture as capture
     from interp.checkpoint import Checkpoint as Checkpoint
     from interp.checkpoint import load as load
     from interp.errors import CheckError as CheckError
@@ -27,9 +30,12 @@ __getattr__, __all__ = attach(
         "MechguardError": "errors",
         "Site": "sites",
         "UnsupportedModelError": "errors",
-        "capture": "capture",
+        "capture": "",
+        "interventions": "",
         "load": "checkpoint",
         "observe": "attention",
         "organisms": "",
+        "prompts": "",
+        "recorders": "",
     },
 )

@@ -12,7 +12,14 @@ def attach(package: str, names: dict[str, str]) -> tuple[Callable[[str], Any], l
         package: `__name__` of the façade.
         names: public name to the submodule that defines it; an empty string means that the name
             is itself a submodule.
+
+    Raises:
+        ValueError: a name is that of the submodule that defines it; importing the submodule would
+            put the module in the place of the name.
     """
+    for name, home in names.items():
+        if name == home:
+            raise ValueError(f"{package}.{name} would be hidden by the module {package}.{home}")
 
     def getattr_(name: str) -> Any:
         if name not in names:
