@@ -19,19 +19,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 import transformers
+from shared import HEADS, LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, write
 from torch import Tensor
 
 import interp
 from interp.attention import AttentionCall, Tap, observe
 from interp.kernels import Demand
 
-LAYERS, WIDTH, HEADS, VOCABULARY = 8, 512, 8, 8192
 CONTEXT = 32768
 GIB = 2**30
 LIMIT = 24 * GIB
@@ -52,23 +53,7 @@ AIMS = {
 }
 MEMORY_AIM = 1.3
 LONG_AIM = 4 * GIB
-BEGIN, END = "<!-- attention statistics: begin -->", "<!-- attention statistics: end -->"
 Side = Callable[[Tensor], list[Tensor]]
-
-
-def build() -> interp.Checkpoint:
-    """A random Llama of about 30 million parameters, float32."""
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=1376,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=CONTEXT,
-    )
-    return interp.load(transformers.AutoModelForCausalLM.from_config(config))
 
 
 def side(name: str, checkpoint: interp.Checkpoint) -> Side:
@@ -169,19 +154,17 @@ def obstacle(name: str, length: int) -> str | None:
     matrix = HEADS * length**2 * 4
     needed = {"eager": (LAYERS + 3) * matrix, "transformer_lens": 6 * matrix}.get(name, 0)
     free = psutil.virtual_memory().available
-    if needed > LIMIT:
-        return f"would hold about {needed / GIB:.0f} GiB of attention matrices, the limit is 24 GiB"
-    if needed > 0.85 * free:
+    if needed > min(LIMIT, 0.85 * free):
         return (
-            f"would hold about {needed / GIB:.0f} GiB of attention matrices, "
-            f"this machine had {free / GIB:.0f} GiB free"
+            f"would hold about {needed / GIB:.0f} GiB of attention matrices "
+            f"(limit {LIMIT // GIB} GiB, free here {free / GIB:.0f} GiB)"
         )
     return None
 
 
 def memory(name: str, length: int) -> dict[str, Any]:
     """Peak growth of the resident set in one forward pass, in this process. Seconds as well."""
-    checkpoint = build()
+    checkpoint = interp.load(random_llama(CONTEXT))
     run = side(name, checkpoint)
     with torch.inference_mode():
         run(tokens(64))
@@ -211,17 +194,19 @@ def highest() -> int:
 
 
 def in_subprocess(name: str, length: int, threads: int) -> dict[str, Any]:
-    """Measure the memory of one side in a process of its own."""
+    """Measure the memory of one side in a process of its own.
+
+    glibc is told to hand freed megabytes back at once: otherwise the holes in its heap, other ones
+    in each run, count as memory of whichever side runs.
+    """
     command = [sys.executable, __file__, "--memory-of", name, "--lengths", str(length)]
-    root = str(Path(__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [*command, "--threads", str(threads)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "HF_HUB_OFFLINE": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(2**20),
+    }
+    command += ["--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"failed": f"exit code {done.returncode}: {last}"}
@@ -272,8 +257,7 @@ def difference(checkpoint: interp.Checkpoint, length: int) -> float:
     with torch.inference_mode():
         ours = side("every_key", checkpoint)(tokens(length))
         theirs = side("eager", checkpoint)(tokens(length))
-    pairs = zip(ours, theirs, strict=True)
-    return max(float((a - b).abs().max()) / length for a, b in pairs)
+    return max(float((a - b).abs().max()) / length for a, b in zip(ours, theirs, strict=True))
 
 
 def at_length(length: int, threads: int) -> dict[str, Any]:
@@ -338,26 +322,6 @@ def _line(name: str, label: str, length: int, found: dict[str, Any]) -> str:
     return f"| {label} | {length} | {amount} | {limit} | {held} | {most} |"
 
 
-def rewrite(document: Path, text: str) -> None:
-    """Put the table between its markers, or at the end of a document that has none."""
-    old = document.read_text() if document.exists() else "# Benchmarks\n"
-    section = f"{BEGIN}\n## Attention statistics\n{text}\n{END}"
-    if BEGIN in old and END in old:
-        head, rest = old.split(BEGIN, 1)
-        new = head + section + rest.split(END, 1)[1]
-    else:
-        new = f"{old.rstrip()}\n\n{section}\n"
-    write(document, new)
-
-
-def write(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(path.suffix + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def main() -> None:
     """Measure, write the JSON and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -375,14 +339,14 @@ def main() -> None:
         return
     if arguments.out is None:
         parser.error("--out says where the JSON goes")
-    checkpoint = build()
+    checkpoint = interp.load(random_llama(CONTEXT))
     result: dict[str, Any] = {
         "kind": "attention_statistics",
         "model": {"architecture": "llama", "parameters": checkpoint.anatomy.parameters},
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "transformer_lens": _version("transformer-lens"),
+            "transformer_lens": version("transformer-lens"),
             "python": sys.version.split()[0],
         },
         "threads": arguments.threads,
@@ -398,13 +362,7 @@ def main() -> None:
     write(arguments.out, json.dumps(result, indent=1) + "\n")
     print(table(result))
     if arguments.doc:
-        rewrite(arguments.doc, table(result))
-
-
-def _version(distribution: str) -> str:
-    from importlib.metadata import version
-
-    return version(distribution)
+        rewrite(arguments.doc, "Attention statistics", table(result))
 
 
 if __name__ == "__main__":
