@@ -51,8 +51,8 @@ def short_name(row: Row) -> str:
 
 
 def first_of(shown: int, total: int, what: str) -> str:
-    """`All 64 heads`, or `256 of 3072 heads` where not all are shown."""
-    return f"All {total} {what}" if shown == total else f"{shown} of {total} {what}"
+    """`All 64 heads`, or `256 of 3072 heads` where not all are shown; never `All 1 heads`."""
+    return f"All {total} {what}" if shown == total > 1 else f"{shown} of {total} {what}"
 
 
 def thinned(rows: list[Row] | None) -> list[Row]:
