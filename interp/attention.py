@@ -167,8 +167,10 @@ def _streamed(
         raise InputError(
             "attention statistics need a whole forward pass: call the model without a KV cache"
         )
+    # A window without a mask is ours to apply; what is neither needs no more than the plain call.
+    windowed = prefill and attention_mask is None and binding.window is not None
     inputs = None
-    if prefill:
+    if demand or windowed:
         inputs = _inputs(binding, query, key, value, attention_mask, scaling, softcap, s_aux)
     statistics = None
     if softcap is not None or s_aux is not None:
@@ -178,7 +180,7 @@ def _streamed(
         )
         if demand and inputs is not None:
             _, statistics = attend(inputs, demand)
-    elif inputs is not None and (demand or inputs.window is not None):
+    elif inputs is not None:
         output, statistics = attend(inputs, demand)
     else:
         output, _ = sdpa_attention_forward(

@@ -1,7 +1,6 @@
 """`mechguard doctor`: the invariants, checked on the user's own checkpoint."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +30,7 @@ def doctor(
     from interp.checkpoint import load
     from interp.doctor import doctor as examine
     from interp.errors import CheckError, InputError
+    from interp.plan import write_atomically
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise InputError(f"{json_file.parent} is no folder; make it before writing {json_file}.")
@@ -38,9 +38,7 @@ def doctor(
     report = examine(checkpoint)
     _show(report)
     if json_file is not None:
-        unfinished = json_file.with_name(f".{json_file.name}.unfinished")
-        unfinished.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, json_file)
+        write_atomically(json_file, (json.dumps(report.to_dict(), indent=2) + "\n").encode())
     failed = [check.name for check in report.checks if check.status == "FAIL"]
     if failed:
         raise CheckError(f"{model} fails {len(failed)} check(s): {', '.join(failed)}.")
