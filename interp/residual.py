@@ -15,6 +15,9 @@ from interp.checkpoint import Checkpoint
 from interp.records import LayerBatch, Needs, Recorder, RowRecorder
 from interp.sites import Site
 
+# Sun et al. §2: |x| above the first, and at least the second times the median.
+MASSIVE_ABSOLUTE, MASSIVE_RATIO = 100.0, 1000.0
+
 
 class ResidualNorms(RowRecorder):
     """The residual stream after each block, at the embedding and after the final norm.
@@ -42,7 +45,9 @@ class MassiveActivations(RowRecorder):
     |x| ≥ `ratio` · median (§2: 100 and 1000).
     """
 
-    def __init__(self, absolute: float = 100.0, ratio: float = 1000.0, top: int = 8) -> None:
+    def __init__(
+        self, absolute: float = MASSIVE_ABSOLUTE, ratio: float = MASSIVE_RATIO, top: int = 8
+    ) -> None:
         super().__init__()
         self.absolute, self.ratio, self.top = absolute, ratio, top
 

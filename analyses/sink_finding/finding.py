@@ -174,6 +174,12 @@ def _caveats(checkpoint: Checkpoint, found: Measurements) -> list[str]:
             "Rows sum to less than one: what goes to a learned sink counts for no token, and "
             "entropies describe the distribution over tokens."
         )
+    most, listed = tables.most_massive(found)
+    if most > listed:
+        notes.append(
+            f"One hidden state has {most} massive activations; the table lists the {listed} "
+            "largest of each."
+        )
     if anatomy.softcap is not None:
         notes.append(
             "Scores are soft-capped, so the logit gap, which needs them linear, is left out."

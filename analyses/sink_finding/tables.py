@@ -12,6 +12,7 @@ from analyses.sink_finding.measure import Measurements
 from interp.anatomy import Anatomy
 from interp.checkpoint import Checkpoint
 from interp.records import EMBED, FINAL
+from interp.residual import MASSIVE_ABSOLUTE, MASSIVE_RATIO
 
 Floats = NDArray[np.floating]
 # Guo et al.'s detector needs two thresholds that their code leaves to the caller; these are ours.
@@ -179,10 +180,18 @@ def massive_table(checkpoint: Checkpoint, found: Measurements) -> pd.DataFrame:
     return grouped.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
 
 
+def most_massive(found: Measurements) -> tuple[int, int]:
+    """Most massive activations in one hidden state, and how many of a state the table can list."""
+    records = found.records["massive"]
+    layers = records.layers("count")
+    counts = [int(records.at("count", layer).max()) for layer in layers]
+    return max(counts), records.at("value", layers[0]).shape[1]
+
+
 def _massive(value: Floats, median: Floats) -> NDArray[np.bool_]:
     """|x| > 100 and |x| ≥ 1000·median (arXiv 2402.17762 §2)."""
     size = np.abs(value)
-    return (size > 100.0) & (size >= 1000.0 * median[:, None])
+    return (size > MASSIVE_ABSOLUTE) & (size >= MASSIVE_RATIO * median[:, None])
 
 
 def position_table(anatomy: Anatomy, found: Measurements, seed: int) -> pd.DataFrame:

@@ -293,3 +293,12 @@ def test_tables_are_ordinary_frames() -> None:
         assert isinstance(table, pd.DataFrame)
         assert table.index.tolist() == list(range(len(table)))
     assert finding.tables["sink_tokens"]["position"].max() < LENGTH // 2
+
+
+def test_massive_activations_beyond_the_table_are_told() -> None:
+    finding = found(planted_massive())
+    assert not any("massive activations; the table lists" in note for note in finding.caveats)
+    crowded = planted_massive()
+    crowded.embedding.weight.data[:, 8:16] = 30_000.0
+    counted = found(crowded)
+    assert any("the table lists the 8 largest of each" in note for note in counted.caveats)
