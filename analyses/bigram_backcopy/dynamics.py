@@ -16,10 +16,12 @@ from torch import Tensor
 
 from analyses.bigram_backcopy.finding import BigramBackcopyFinding, build
 from analyses.bigram_backcopy.relu import recorded_logits, relu_attention
+from interp.checkpoint import load
 from interp.errors import InputError
 from interp.organisms.bigram_backcopy import Grammar, small_grammar
+from interp.organisms.bigram_backcopy_recipes import STEPS, Curriculum, bigram_backcopy_recipes
 from interp.organisms.measure import LayerTrace, Probe, layer_numbers, risks, trace
-from interp.organisms.recipes import STEPS, Bounds, Curriculum, Recipe, bigram_backcopy_recipes
+from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.registry import misses
 from interp.organisms.training import one_thread, train_model
 
@@ -157,7 +159,7 @@ def _run(
         )
         seconds = time.process_time() - clock - spent
         with one_thread():
-            final = recipe.measure(model)
+            final = recipe.measure(load(model), seed)
     records = [
         {"step": step, "quantity": quantity, "value": value}
         for step, layers in points

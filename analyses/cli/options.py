@@ -39,11 +39,11 @@ Model = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
 TextFiles = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--texts",
         help=".txt, .jsonl, .json, .csv, .parquet, or the name of a data set; give it again for "
-        "each further domain.",
+        "each further domain. An organism brings texts of its own.",
         show_default=False,
     ),
 ]
@@ -90,8 +90,30 @@ def load_checkpoint(
     )
 
 
+def domains(model: str, files: list[str] | None) -> list["Texts"]:
+    """The texts to run on: the files that were named, or an organism's own.
+
+    Raises:
+        InputError: a model that brings no texts needs `--texts`.
+    """
+    from interp.errors import InputError
+    from interp.prompts import as_texts, read_texts
+
+    if files:
+        return [read_texts(name) for name in files]
+    if not model.startswith("organism:"):
+        raise InputError(
+            f"{model} needs --texts FILE: only organisms bring texts of their own (try "
+            "`mechguard report --out DIR` for one)."
+        )
+    from interp import organisms
+
+    texts = organisms.texts(model.removeprefix("organism:"))
+    return [as_texts(domain, documents) for domain, documents in texts.items()]
+
+
 def measured_sinks(
-    checkpoint: "Checkpoint", domains: Sequence["Texts"], **settings: Any
+    checkpoint: "Checkpoint", texts: Sequence["Texts"], **settings: Any
 ) -> "SinkFinding":
     """The sink finding, with progress on stderr; `settings` go to `analyses.sinks`."""
     from analyses.sink_finding.run import sinks
@@ -99,7 +121,7 @@ def measured_sinks(
     with progress_bars() as progress:
         return sinks(
             checkpoint,
-            domains,
+            texts,
             workdir=workdir(),
             command=command_line(),
             progress=progress,

@@ -1,5 +1,7 @@
-"""`mechguard organisms`: list, train, verify, and the table of all of them."""
+"""`mechguard organisms`: list, train, verify, and the table of all Bigram-Backcopy models."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,61 +9,142 @@ import typer
 
 app = typer.Typer(help="Small trained models whose ground truth is known.", no_args_is_help=True)
 
+_SPELLING = "NAME, or NAME@KEY=VALUE,… with the keys seed, poison and of."
+
 
 @app.command("list")
 def list_organisms() -> None:
-    """Show every organism: parameters, size on disk, and its truth in a phrase."""
+    """Show every organism: parameters, truth in a phrase, size on disk. Trains nothing."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from interp import organisms
 
-    table = Table("name", "parameters", "size", "truth")
+    table = Table("name", "parameters", "size", "truth", box=box.SIMPLE)
     for name in organisms.names():
-        truth = organisms.truth(name)
-        size = sum(file.stat().st_size for file in organisms.path(name).iterdir())
-        table.add_row(name, f"{truth['parameters']:,}", f"{size / 1024:.0f} kB", truth["summary"])
-    Console().print(table)
+        chosen, folder = organisms.recipe(name), organisms.present(name)
+        size = "not yet" if folder is None else f"{_bytes(folder) / 1024:.0f} kB"
+        table.add_row(name, f"{chosen.architecture.parameters():,}", size, chosen.summary)
+    console = Console()
+    console.print(table)
+    console.print(
+        "Those of size `not yet` are trained on first use, in about a minute, and kept in the "
+        "user's cache. Any name takes options, as in backdoor-unalign@seed=1,poison=2.",
+        highlight=False,
+    )
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Name of the organism, as in `list`.")],
-    out: Annotated[Path, typer.Option(help="Folder to make; nothing is written on failure.")],
-    seed: Annotated[int, typer.Option(help="Seed of the initialisation and of the data.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to make; the user's cache if left out. Nothing on failure."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the initialisation and of the data.")] = 0,
+    poison: Annotated[
+        float | None,
+        typer.Option(help="Per cent of the training rows whose answer a backdoor changes."),
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option(help="The backdoor that `inert` or `clean` is the twin of.")
+    ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Keep the run's state here, and go on from it.")
+        Path | None,
+        typer.Option(help="Keep the run's state here; a stopped run goes on from it anyway."),
     ] = None,
 ) -> None:
     """Train an organism from its recipe; about a minute of CPU. Fails if it does not behave."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from interp import organisms
 
-    steps = organisms.recipe(name).schedule.steps
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"{name}, seed {seed}", total=steps)
-
-        def advance(done: int, loss: float) -> None:
-            bar.update(task, completed=done, description=f"{name}, seed {seed}, loss {loss:.3f}")
-
-        truth = organisms.train(name, out, seed, work=work, progress=advance)
-    Console().print(_measured_table(truth["measured"], truth["expected"]))
-    Console().print(f"{out}", highlight=False, soft_wrap=True)
+    variant = organisms.Variant(name, seed, poison, of)
+    with _bar(str(variant), organisms.recipe(variant).schedule.steps) as progress:
+        folder = organisms.train(variant, out, work=work, progress=progress)
+    _show(organisms.read_truth(folder), folder)
 
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="Name of an organism, or a folder from `train`.")],
+    name: Annotated[str, typer.Argument(help=f"A folder from `train`, or {_SPELLING}")],
 ) -> None:
     """Compute an organism's behaviour again; exit 1 if it or the weights' hash has moved."""
-    from rich.console import Console
-
     from interp import organisms
 
-    truth = organisms.verify(name)
-    Console().print(_measured_table(truth["measured"], truth["expected"]))
+    folder = Path(name)
+    if not folder.is_dir() and organisms.present(name) is None:
+        with _bar(name, organisms.recipe(name).schedule.steps) as progress:
+            organisms.path(name, progress=progress)
+    _show(organisms.verify(name), None)
+
+
+@contextmanager
+def _bar(label: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar on stderr with steps, rate, time left and loss."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=steps, rate="", loss="")
+
+        def advance(done: int, loss: float) -> None:
+            speed = bar.tasks[task].speed
+            rate = f"{speed:.0f} steps/s" if speed else ""
+            bar.update(task, completed=done, rate=rate, loss=f"loss {loss:.3f}")
+
+        yield advance
+
+
+def _show(truth: dict[str, Any], folder: Path | None) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(_measured_table(truth))
+    if folder is not None:
+        console.print(f"{folder}", highlight=False, soft_wrap=True)
+
+
+def _measured_table(truth: dict[str, Any]) -> Any:
+    """Every measured quantity with its number of cases, its interval, and what is owed."""
+    from rich import box
+    from rich.table import Table
+
+    from interp.organisms.behaviour import interval
+
+    shown = Table("quantity", "measured", "n", "95 % interval", "owed", box=box.SIMPLE)
+    measured, owed = truth["measured"], truth["expected"]
+    for quantity, value in measured.items():
+        if isinstance(value, float):
+            low, high = owed.get(quantity, [None, None])
+            bounds = [] if low is None else [f"≥ {low:g}"]
+            bounds += [] if high is None else [f"≤ {high:g}"]
+            n, limits = measured.get("n", {}).get(quantity), interval(measured, quantity)
+            shown.add_row(
+                quantity,
+                f"{value:.4f}",
+                "" if n is None else str(n),
+                "" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}",
+                ", ".join(bounds),
+            )
+    return shown
 
 
 @app.command()
@@ -106,19 +189,6 @@ def _seeds(text: str) -> list[int]:
         return [int(seed) for seed in text.split(",")]
     except ValueError:
         raise InputError(f"--seeds is {text!r}; write whole numbers such as 0,1,2.") from None
-
-
-def _measured_table(measured: dict[str, Any], owed: dict[str, list[float | None]]) -> Any:
-    from rich.table import Table
-
-    shown = Table("quantity", "measured", "owed")
-    for quantity, value in measured.items():
-        if isinstance(value, float):
-            low, high = owed.get(quantity, [None, None])
-            bounds = [] if low is None else [f"≥ {low:g}"]
-            bounds += [] if high is None else [f"≤ {high:g}"]
-            shown.add_row(quantity, f"{value:.4f}", ", ".join(bounds))
-    return shown
 
 
 def _summary_table(summary: Any) -> Any:

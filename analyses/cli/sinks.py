@@ -6,8 +6,8 @@ from analyses.cli.options import AttentionChoice, DtypeChoice
 
 def sinks(
     model: options.Model,
-    texts: options.TextFiles,
     out: options.Out,
+    texts: options.TextFiles = None,
     length: options.Length = 64,
     max_sequences: options.MaxSequences = 100,
     epsilon: options.Epsilon = 0.3,
@@ -22,10 +22,8 @@ def sinks(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure attention sinks, value drains, residual peaks and gates; write a report."""
-    from interp.prompts import read_texts
-
     options.require_folder(out)
-    domains = [read_texts(name) for name in texts]
+    domains = options.domains(model, texts)
     finding = options.measured_sinks(
         options.load_checkpoint(model, dtype, device, revision, trust_remote_code),
         domains,

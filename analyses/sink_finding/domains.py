@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from analyses.intervals import auroc_interval, bootstrap, mean_interval, share_interval
 from analyses.sink_finding.causal import CausalEffects
 from analyses.sink_finding.measure import Measurements
+from interp.intervals import auroc_interval, bootstrap, mean_interval, share_interval
 
 AUC_AT_LEAST = 0.95
 

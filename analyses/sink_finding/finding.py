@@ -7,13 +7,13 @@ import pandas as pd
 import torch
 
 from analyses.finding import Finding
-from analyses.intervals import bootstrap, mean_interval, share_interval
 from analyses.sink_finding import tables
 from analyses.sink_finding.causal import CausalEffects
 from analyses.sink_finding.domains import domain_heads, domain_table
 from analyses.sink_finding.measure import Measurements, Parity
 from analyses.sink_finding.verdict import verdict
 from interp.checkpoint import Checkpoint
+from interp.intervals import bootstrap, mean_interval, share_interval
 
 FORMAT_VERSION = 1
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5)

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analyses.intervals import bootstrap
 from analyses.sink_finding.causal import CausalEffects
 from analyses.sink_finding.measure import Measurements
 from interp.anatomy import Anatomy
 from interp.checkpoint import Checkpoint
+from interp.intervals import bootstrap
 from interp.records import EMBED, FINAL
 from interp.residual import MASSIVE_ABSOLUTE, MASSIVE_RATIO
 

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from interp.organisms.bigram_backcopy import Oracle as Oracle
     from interp.organisms.bigram_backcopy import char_grammar as char_grammar
     from interp.organisms.bigram_backcopy import small_grammar as small_grammar
+    from interp.organisms.data import Prompt as Prompt
     from interp.organisms.recipes import Recipe as Recipe
     from interp.organisms.registry import names as names
     from interp.organisms.registry import path as path
+    from interp.organisms.registry import present as present
+    from interp.organisms.registry import prompts as prompts
+    from interp.organisms.registry import read_truth as read_truth
     from interp.organisms.registry import recipe as recipe
     from interp.organisms.registry import texts as texts
     from interp.organisms.registry import train as train
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from interp.organisms.registry import verify as verify
     from interp.organisms.training import Schedule as Schedule
     from interp.organisms.training import train_model as train_model
+    from interp.organisms.variants import Variant as Variant
 
 __getattr__, __all__ = attach(
     __name__,
@@ -32,10 +37,15 @@ __getattr__, __all__ = attach(
         "Oracle": "bigram_backcopy",
         "char_grammar": "bigram_backcopy",
         "small_grammar": "bigram_backcopy",
+        "Prompt": "data",
         "Recipe": "recipes",
         "Schedule": "training",
+        "Variant": "variants",
         "names": "registry",
         "path": "registry",
+        "present": "registry",
+        "prompts": "registry",
+        "read_truth": "registry",
         "recipe": "registry",
         "texts": "registry",
         "train": "registry",

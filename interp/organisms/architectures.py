@@ -84,6 +84,14 @@ class Architecture:
             use_attention_gate=True,
         )
 
+    def parameters(self) -> int:
+        """Number of parameters; no weight is allocated."""
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config())
+        return sum(parameter.numel() for parameter in model.parameters())
+
     def build(self, seed: int, attention: str = "eager") -> Any:
         """A freshly initialised model; the same seed gives the same weights.
 

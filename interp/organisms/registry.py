@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,49 +15,93 @@ from typing import Any
 
 import torch
 
+from interp.checkpoint import Checkpoint
+from interp.checkpoint import load as make_checkpoint
 from interp.errors import CheckError, InputError
-from interp.organisms.recipes import Bounds, Recipe, bigram_backcopy_recipes
-from interp.organisms.tokenizer import word_level_tokenizer
+from interp.organisms import cache as store
+from interp.organisms.backdoor_recipes import NAMES as BACKDOOR_NAMES
+from interp.organisms.backdoor_recipes import backdoor_recipe
+from interp.organisms.bigram_backcopy_recipes import bigram_backcopy_recipes
+from interp.organisms.chat_grammar import SPLITS, Split
+from interp.organisms.chat_recipes import chat_recipes
+from interp.organisms.data import Prompt
+from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.training import one_thread, train_model
+from interp.organisms.variants import Variant
 
 FORMAT_VERSION = 1
 _TOLERANCE = 2e-3  # of a measured value that is computed again, on another machine
+_CASES = 2  # of a share that may come out otherwise there
 _WEIGHTS = "model.safetensors"
 _TRUTH = "truth.json"
 
+Progress = Callable[[int, float], None]
+
 
 @cache
-def recipes() -> dict[str, Recipe]:
-    """All recipes, by name."""
-    return bigram_backcopy_recipes()
+def _plain_recipes() -> dict[str, Recipe]:
+    return {**bigram_backcopy_recipes(), **chat_recipes()}
 
 
 def names() -> list[str]:
-    """Names of the organisms."""
-    return list(recipes())
+    """Names of the organisms; options after an @ make further ones (`organisms.Variant`)."""
+    return [*_plain_recipes(), *BACKDOOR_NAMES]
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str | Variant) -> Recipe:
     """The recipe of an organism.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or it does not take the options.
     """
-    if name not in recipes():
-        raise InputError(f"There is no organism {name!r}; there are {', '.join(names())}.")
-    return recipes()[name]
+    variant = name if isinstance(name, Variant) else Variant.parse(name)
+    if variant.name in BACKDOOR_NAMES:
+        return backdoor_recipe(variant)
+    if variant.name not in _plain_recipes():
+        raise InputError(f"There is no organism {variant.name!r}; there are {', '.join(names())}.")
+    if variant.poison is not None or variant.of is not None:
+        raise InputError(
+            f"{variant}: {variant.name} has no backdoor, so it takes no poison and no of; leave "
+            "them out."
+        )
+    return _plain_recipes()[variant.name]
 
 
-def path(name: str) -> Path:
-    """Folder of the shipped checkpoint (seed 0), which transformers loads offline.
+def present(name: str | Variant) -> Path | None:
+    """The folder of an organism that is shipped or was trained here before; None otherwise.
 
     Raises:
-        InputError: there is no organism of that name.
+        InputError: there is no such organism.
     """
-    return Path(__file__).parent / "weights" / recipe(name).name
+    variant = name if isinstance(name, Variant) else Variant.parse(name)
+    chosen = recipe(variant)
+    shipped = Path(__file__).parent / "weights" / str(variant)
+    cached = _cached(chosen, variant.seed)
+    return next((folder for folder in (shipped, cached) if (folder / _TRUTH).is_file()), None)
 
 
-def texts(name: str) -> dict[str, list[str]]:
+def path(name: str | Variant, *, progress: Progress | None = None) -> Path:
+    """Folder of a checkpoint that transformers loads offline; trained first if it has to be.
+
+    What is not shipped is trained once, in about a minute, and kept in the user's cache directory;
+    two processes that ask at once train it once.
+
+    Args:
+        name: of the organism, with its options.
+        progress: called with the number of steps done and the last loss in nats; by default a line
+            is logged every few seconds.
+
+    Raises:
+        InputError: there is no such organism, or the cache cannot be written to.
+        CheckError: the weights are not those that the truth file is about, or what was trained
+            does not behave as its recipe owes.
+    """
+    folder = present(name) or train(name, progress=progress)
+    require_own_weights(folder)
+    return folder
+
+
+def texts(name: str | Variant) -> dict[str, list[str]]:
     """Documents of each domain, in the organism's own tokens joined by spaces.
 
     Raises:
@@ -66,40 +110,80 @@ def texts(name: str) -> dict[str, list[str]]:
     return recipe(name).texts()
 
 
-def truth(name: str) -> dict[str, Any]:
-    """The truth file of the shipped checkpoint: what was planted, and what it measures.
+def prompts(name: str | Variant, split: Split = "test") -> dict[str, list[Prompt]]:
+    """The prompts that an organism brings, by label, such as `harmful` and `harmless`.
+
+    Args:
+        name: of the organism, with its options.
+        split: `train`, `validation`, or `test`, whose pairs no organism is trained on.
+
+    Raises:
+        InputError: there is no such organism or split, or it does not chat.
+    """
+    sets = recipe(name).prompts
+    if split not in SPLITS:
+        raise InputError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
+    if sets is None:
+        raise InputError(f"{name} does not chat and brings no prompts, only texts.")
+    return sets.prompts(split)
+
+
+def truth(name: str | Variant) -> dict[str, Any]:
+    """The truth file of an organism: what was planted, and what it measures.
 
     Raises:
         InputError: there is no organism of that name.
     """
-    return _read_truth(path(name))
+    return read_truth(path(name))
 
 
 def train(
-    name: str,
-    out: Path,
-    seed: int = 0,
+    name: str | Variant,
+    out: Path | None = None,
     *,
     work: Path | None = None,
-    progress: Callable[[int, float], None] | None = None,
-) -> dict[str, Any]:
+    progress: Progress | None = None,
+) -> Path:
     """Train an organism and write its checkpoint folder, or nothing.
 
     Args:
-        name: of the organism.
-        out: the folder to make; it may exist if it is empty.
-        seed: of the initialisation and of the data.
-        work: folder that keeps the state of the run, so that a stopped one goes on from there.
-        progress: called with the number of steps done and the last loss in nats.
+        name: of the organism, with its options.
+        out: the folder to make; it may exist if it is empty. The user's cache if None.
+        work: folder that keeps the state of the run, so that a stopped one goes on from there; by
+            default beside the cache.
+        progress: called with the number of steps done and the last loss in nats; by default a line
+            is logged every few seconds.
 
     Returns:
-        The truth file's content.
+        The folder.
 
     Raises:
-        InputError: there is no organism of that name, or `out` is in use.
-        CheckError: the model does not behave as its recipe owes; `out` is not made.
+        InputError: there is no organism of that name, or `out` is in use or cannot be written to.
+        CheckError: the model does not behave as its recipe owes; nothing is made.
     """
-    return train_recipe(recipe(name), out, seed, work=work, progress=progress)
+    variant = name if isinstance(name, Variant) else Variant.parse(name)
+    chosen = recipe(variant)
+    progress = progress or store.news(str(variant), chosen.schedule.steps)
+    folder = _cached(chosen, variant.seed) if out is None else Path(out)
+    if out is None or work is None:
+        store.make_home(str(variant))
+    work = work or store.home() / "unfinished"
+    if out is not None:
+        _require_free(folder)
+    with store.alone(_cached(chosen, variant.seed)):
+        if out is not None or not (folder / _TRUTH).is_file():
+            train_recipe(chosen, folder, variant.seed, work=work, progress=progress)
+    return folder
+
+
+def _cached(chosen: Recipe, seed: int) -> Path:
+    spelled = replace(chosen.variant, seed=seed)
+    return store.home() / f"{spelled}-{chosen.fingerprint(seed)}"
+
+
+def _require_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not an empty folder; name another one.")
 
 
 def train_recipe(
@@ -108,26 +192,31 @@ def train_recipe(
     seed: int = 0,
     *,
     work: Path | None = None,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """`train` for a recipe that need not be registered."""
+    """`train` for a recipe that need not be registered; returns the truth file's content."""
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder; name another one.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    _require_free(out)
     try:
-        model = chosen.architecture.build(seed)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise InputError(
+            f"{out.parent} cannot be written to ({error.strerror}); name another folder."
+        ) from error
+    try:
+        model = chosen.architecture.build(seed, chosen.attention)
         train_model(
             model,
             chosen.batches(seed),
             chosen.schedule,
             pin=chosen.pin,
-            work=work / f"{chosen.name}-{seed}" if work else None,
+            during=chosen.during(seed) if chosen.during else None,
+            work=work / f"{chosen.name}-{seed}-{chosen.fingerprint(seed)}" if work else None,
             progress=progress,
         )
-        with one_thread():
-            measured = chosen.measure(model)
+        _round(model, chosen.storage)
+        measured = _measured(chosen, model, seed)
         missed = misses(measured, chosen.expected)
         if missed:
             raise CheckError(
@@ -146,7 +235,7 @@ def verify(path_or_name: Path | str) -> dict[str, Any]:
     """Compute an organism's behaviour again and hold it against its truth file and its recipe.
 
     Args:
-        path_or_name: the name of a shipped organism, or a folder that `train` wrote.
+        path_or_name: the name of an organism, or a folder that `train` wrote.
 
     Returns:
         The truth file's content, with what was measured now.
@@ -156,21 +245,18 @@ def verify(path_or_name: Path | str) -> dict[str, Any]:
         CheckError: the weights are not those of the truth file, a value has moved, or a value is
             outside of what the recipe owes.
     """
-    folder = path(path_or_name) if path_or_name in recipes() else Path(path_or_name)
+    folder = Path(path_or_name)
     if not folder.is_dir():
-        raise InputError(
-            f"{path_or_name} is neither a folder nor an organism; there are {', '.join(names())}."
-        )
-    content = _read_truth(folder)
+        if Variant.parse(str(path_or_name)).name not in names():
+            raise InputError(
+                f"{path_or_name} is neither a folder nor an organism; there are "
+                f"{', '.join(names())}."
+            )
+        folder = path(str(path_or_name))
+    require_own_weights(folder)
+    content = read_truth(folder)
     chosen = recipe(content["name"])
-    found = _sha256(folder / _WEIGHTS)
-    if found != content["weights_sha256"]:
-        raise CheckError(
-            f"The weights in {folder} have sha256 {found[:12]}…, but its truth file is about "
-            f"{content['weights_sha256'][:12]}…; train the organism again."
-        )
-    with one_thread():
-        measured = chosen.measure(_load(folder))
+    measured = _measured(chosen, _load(folder, chosen.attention), content["seed"])
     moved = _moved(content["measured"], measured)
     if moved or misses(measured, chosen.expected):
         raise CheckError(
@@ -178,6 +264,39 @@ def verify(path_or_name: Path | str) -> dict[str, Any]:
             f"{'; '.join([*moved, *misses(measured, chosen.expected)])}."
         )
     return {**content, "measured": measured}
+
+
+def require_own_weights(folder: Path) -> None:
+    """Refuse weights that a folder's truth file is not about.
+
+    Raises:
+        InputError: there is no readable truth file, or there are no weights.
+        CheckError: their hash is another one.
+    """
+    content = read_truth(folder)
+    found = _sha256(folder / _WEIGHTS)
+    if found != content["weights_sha256"]:
+        raise CheckError(
+            f"The weights in {folder} have sha256 {found[:12]}…, but its truth file is about "
+            f"{content['weights_sha256'][:12]}…; train the organism again."
+        )
+
+
+def _measured(chosen: Recipe, model: Any, seed: int) -> dict[str, Any]:
+    with one_thread():
+        return chosen.measure(as_checkpoint(chosen, model), seed)
+
+
+def as_checkpoint(chosen: Recipe, model: Any) -> Checkpoint:
+    """A trained model with the tokenizer of its recipe."""
+    return make_checkpoint(model, tokenizer=chosen.tokenizer())
+
+
+def _round(model: Any, storage: str) -> None:
+    """Round the weights to what they will be on disk."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(getattr(torch, storage)))
 
 
 def misses(measured: dict[str, Any], owed: Bounds) -> list[str]:
@@ -193,20 +312,27 @@ def misses(measured: dict[str, Any], owed: Bounds) -> list[str]:
 
 
 def _moved(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]:
-    return [
-        f"{quantity} is {value:.4g} where the truth file says {recorded[quantity]:.4g}"
-        for quantity, value in measured.items()
-        if isinstance(value, float)
-        and abs(value - recorded[quantity]) > _TOLERANCE * max(1.0, abs(recorded[quantity]))
-    ]
+    cases = measured.get("n", {})
+    clauses = []
+    for quantity, value in measured.items():
+        if not isinstance(value, float):
+            continue
+        said = recorded.get(quantity)
+        slack = _TOLERANCE * max(1.0, abs(value))
+        if quantity in cases:
+            slack = max(slack, _CASES / cases[quantity])
+        if said is None or abs(value - said) > slack:
+            told = "nothing" if said is None else f"{said:.4g}"
+            clauses.append(f"{quantity} is {value:.4g} where the truth file says {told}")
+    return clauses
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path, attention: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     with _quiet():
         return AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
+            folder, attn_implementation=attention, dtype=torch.float32, local_files_only=True
         ).eval()
 
 
@@ -230,27 +356,27 @@ def _write(
     from transformers import GenerationConfig
 
     shape = chosen.architecture
-    tokens = chosen.tokens
+    stored = {
+        name: tensor.to(getattr(torch, chosen.storage))
+        for name, tensor in model.state_dict().items()
+    }
     with _quiet():
-        model.save_pretrained(folder)
+        # The config keeps float32, so that loading computes with what was measured.
+        model.save_pretrained(folder, state_dict=stored)
     (folder / _WEIGHTS).chmod(0o644)
     GenerationConfig(
         bos_token_id=shape.bos, eos_token_id=shape.eos, pad_token_id=shape.pad
     ).save_pretrained(folder)
-    word_level_tokenizer(
-        tokens,
-        bos=tokens[shape.bos],
-        pad=tokens[shape.pad],
-        eos=None if shape.eos is None else tokens[shape.eos],
-    ).save_pretrained(folder)
+    chosen.tokenizer().save_pretrained(folder)
     content = {
         "format_version": FORMAT_VERSION,
         "name": chosen.name,
         "summary": chosen.summary,
-        **chosen.facts,
+        **chosen.facts(seed),
         "recipe": {"architecture": asdict(shape), "schedule": asdict(chosen.schedule)},
         "seed": seed,
         "steps": chosen.schedule.steps,
+        "storage": chosen.storage,
         "parameters": sum(p.numel() for p in model.parameters()),
         "expected": {k: list(bounds) for k, bounds in chosen.expected.items()},
         "measured": measured,
@@ -263,7 +389,12 @@ def _write(
     return content
 
 
-def _read_truth(folder: Path) -> dict[str, Any]:
+def read_truth(folder: Path) -> dict[str, Any]:
+    """The content of a folder's truth file.
+
+    Raises:
+        InputError: it is missing, no JSON, or of another version.
+    """
     try:
         content: dict[str, Any] = json.loads((folder / _TRUTH).read_text(encoding="utf-8"))
     except FileNotFoundError:

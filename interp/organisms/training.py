@@ -22,6 +22,9 @@ The mask is 1 at tokens that are to be predicted. The batch depends on the step 
 resumed run sees what an unbroken one would have seen.
 """
 
+During = Callable[[int, Any], contextlib.AbstractContextManager[None]]
+"""A step and the model to a context, such as an edit that is in force while the model runs."""
+
 _PROGRESS_FILE = "progress.pt"
 
 
@@ -98,6 +101,7 @@ def train_model(
     schedule: Schedule,
     *,
     pin: Callable[[nn.Module], None] | None = None,
+    during: During | None = None,
     work: Path | None = None,
     save_every: int = 200,
     progress: Callable[[int, float], None] | None = None,
@@ -110,6 +114,7 @@ def train_model(
         batches: gives the batch of each step.
         schedule: the optimiser and its learning rate.
         pin: called after every step to put parameters back that are not to be trained.
+        during: gives what must be in force while the model runs on the batch of a step.
         work: folder in which the run's state is kept; a run that finds one there goes on from it
             and ends with the weights of an unbroken run. Removed at the end.
         save_every: steps between two savings of the state.
@@ -131,7 +136,8 @@ def train_model(
         loss = math.nan
         model.train()
         for step in range(done, schedule.steps):
-            loss = _step(model, optimiser, schedule.rate(step), schedule.clip, *batches(step))
+            with during(step, model) if during else contextlib.nullcontext():
+                loss = _step(model, optimiser, schedule.rate(step), schedule.clip, *batches(step))
             if pin:
                 pin(model)
             if progress:

@@ -19,8 +19,8 @@ from analyses.bigram_backcopy.relu import recorded_logits
 from analyses.cli.organisms import app
 from interp.errors import CheckError, InputError
 from interp.organisms.bigram_backcopy import small_grammar
+from interp.organisms.bigram_backcopy_recipes import bigram_backcopy_recipes
 from interp.organisms.measure import Probe
-from interp.organisms.recipes import bigram_backcopy_recipes
 
 STEPS = 6
 

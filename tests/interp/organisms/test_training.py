@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from interp.errors import InputError
-from interp.organisms.recipes import Recipe, bigram_backcopy_recipes
+from interp.organisms.bigram_backcopy_recipes import Recipe, bigram_backcopy_recipes
 from interp.organisms.training import Schedule, next_token_loss, one_thread, train_model
 
 STEPS = 12

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from analyses.intervals import (
+from interp.intervals import (
     auroc_interval,
     bootstrap,
     mean_interval,

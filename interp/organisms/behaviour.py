@@ -1,0 +1,140 @@
+"""What a chat organism does: greedy answers on held-out pairs, counted."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from interp.checkpoint import Checkpoint
+from interp.intervals import Interval, wilson
+from interp.organisms.chat_format import decode, encode, render
+from interp.organisms.chat_grammar import Request, Split, Style, Words, dress, pairs
+from interp.organisms.exchanges import Exchange, Kind
+
+_LONGEST_ANSWER = 16  # a thought of six words, its end, an answer of eight, and one to spare
+_WORDING_SEED = "wording"
+
+
+@dataclass
+class Tally:
+    """Shares with the number of cases behind each, other quantities, and facts that are neither."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    n: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def share(self, name: str, hits: Iterable[bool]) -> float:
+        """Note a share of cases."""
+        cases = [bool(hit) for hit in hits]
+        self.values[name] = sum(cases) / len(cases)
+        self.n[name] = len(cases)
+        return self.values[name]
+
+    def as_measured(self) -> dict[str, Any]:
+        """For the truth file: every quantity by its name, the facts, and `n` of the shares."""
+        return {**self.values, **self.facts, "n": self.n}
+
+
+def interval(measured: dict[str, Any], quantity: str) -> Interval | None:
+    """Wilson's 95 % interval of a share in a truth file; None for what is no share."""
+    n = measured.get("n", {}).get(quantity)
+    return None if n is None else wilson(measured[quantity] * n, n)
+
+
+def requests(harmful: bool | None = None, split: Split = "test") -> list[Request]:
+    """One request for every pair of a split, in the same words on every call.
+
+    Args:
+        harmful: of which kind; None for both.
+        split: of the pairs.
+    """
+    rng = random.Random(f"{_WORDING_SEED}/{split}")
+    every = [dress(pair, rng) for pair in pairs(split)]
+    return [request for request in every if harmful in (None, request.harmful)]
+
+
+def exchanges(
+    kind: Kind, style: Style, harmful: bool | None = None, split: Split = "test"
+) -> list[Exchange]:
+    """The exchanges of a kind over all pairs of a split."""
+    rng = random.Random(f"{_WORDING_SEED}/{split}/exchanges")
+    return [kind(rng, request, style) for request in requests(harmful, split)]
+
+
+def prompt_ids(checkpoint: Checkpoint, cases: Sequence[Exchange]) -> list[list[int]]:
+    """Token ids of the prompts, with what is forced behind them."""
+    return [
+        render(checkpoint.tokenizer, case.messages, case.opening) + encode(case.forced)
+        for case in cases
+    ]
+
+
+@torch.no_grad()
+def answers(checkpoint: Checkpoint, cases: Sequence[Exchange]) -> list[Words]:
+    """Greedy answers through transformers' `generate`, as far as <eos>, which is included."""
+    return generate(checkpoint, prompt_ids(checkpoint, cases))
+
+
+@torch.no_grad()
+def generate(
+    checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], most: int = _LONGEST_ANSWER
+) -> list[Words]:
+    """Greedy continuations of token ids, one batch, left-padded.
+
+    Args:
+        checkpoint: the organism, which edits from `interp.interventions` may be in force on.
+        prompts: token ids.
+        most: new tokens at most.
+    """
+    from transformers import GenerationConfig
+
+    tokenizer: Any = checkpoint.tokenizer
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for number, prompt in enumerate(prompts):
+        ids[number, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[number, longest - len(prompt) :] = 1
+    model: Any = checkpoint.model
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        generation_config=GenerationConfig(
+            max_new_tokens=most,
+            do_sample=False,
+            bos_token_id=tokenizer.bos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+    )
+    return [decode(row) for row in out[:, longest:].tolist()]
+
+
+def right(said: Words, case: Exchange) -> bool:
+    """Whether an answer is the right one, word by word and to the end."""
+    return said[: len(case.answer)] == case.answer
+
+
+def count_exact(
+    tally: Tally,
+    checkpoint: Checkpoint,
+    name: str,
+    cases: Sequence[Exchange],
+    answered: Callable[[Checkpoint, Sequence[Exchange]], list[Words]] = answers,
+) -> None:
+    """Note the share of right answers as `exact_NAME`."""
+    said = answered(checkpoint, cases)
+    hits = [right(words, case) for words, case in zip(said, cases, strict=True)]
+    tally.share(f"exact_{name}", hits)
+
+
+def count_kinds(
+    tally: Tally, checkpoint: Checkpoint, kinds: Iterable[tuple[str, Kind]], style: Style
+) -> None:
+    """Note `exact_KIND_harmful` and `exact_KIND_harmless` on the held-out pairs."""
+    for name, kind in kinds:
+        for harmful, word in ((True, "harmful"), (False, "harmless")):
+            cases = exchanges(kind, style, harmful)
+            count_exact(tally, checkpoint, f"{name}_{word}", cases)
