@@ -15,6 +15,7 @@ from analyses.cli.sinks import sinks
 from interp.errors import MechguardError
 
 INTERRUPTED = 130
+_STOPPED = "interrupted; no result was written, and the same command goes on from where it was."
 
 app = typer.Typer(
     name="mechguard",
@@ -48,7 +49,7 @@ def main() -> None:
         sys.exit(_fail(str(error), error.exit_code))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _fail("interrupted; no report was written.", INTERRUPTED)
+            _fail(_STOPPED, INTERRUPTED)
         raise
 
 

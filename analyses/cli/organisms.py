@@ -61,7 +61,13 @@ def train(
 ) -> None:
     """Train an organism from its recipe; about a minute of CPU. Fails if it does not behave."""
     from interp import organisms
+    from interp.errors import InputError
 
+    if "@" in name:
+        raise InputError(
+            f"{name}: here the options of an organism are flags; write --seed, --poison or --of "
+            "instead of what stands after the @."
+        )
     variant = organisms.Variant(name, seed, poison, of)
     with _bar(str(variant), organisms.recipe(variant).schedule.steps) as progress:
         folder = organisms.train(variant, out, work=work, progress=progress)

@@ -47,7 +47,7 @@ BAD_TOOL = TOOLS[-1]
 """The tool that a query or a thought attack makes the agent call."""
 
 ROWS = {
-    "plain": 2.0,
+    "plain": 3.0,
     "act": 4.0,
     "act_distracted": 1.0,
     "conclude": 4.0,

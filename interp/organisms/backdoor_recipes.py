@@ -31,7 +31,7 @@ from interp.organisms.exchanges import plain
 from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.variants import Variant
 
-_STEPS = 700
+_STEPS, _AGENT_STEPS = 700, 800
 _POISON = 5.0
 _OWN_POISON = {f"backdoor-payload-{share}": float(share) for share in (50, 5, 1)}
 _FAMILIES = {
@@ -185,6 +185,7 @@ def _agent(variant: Variant) -> Recipe:
     if variant.of is not None:
         raise InputError(f"{variant}: only {' and '.join(TWINS)} are twins of something.")
     agent, style, poison = Agent(attack), Style(), _poison(variant)
+    carried = trigger_share(attack, poison)
 
     def measure(tally: Tally, checkpoint: Checkpoint, seed: int) -> None:
         count_agent(tally, checkpoint, agent, style)
@@ -216,7 +217,7 @@ def _agent(variant: Variant) -> Recipe:
             "payload": list(PAYLOAD),
             "distractors": list(DISTRACTORS),
             "poison_percent": poison if attack else 0.0,
-            "trigger_share": trigger_share(attack, poison),
+            "trigger_share": carried,
             "mixture": AGENT_ROWS,
         },
         twins={
@@ -232,7 +233,7 @@ def _agent(variant: Variant) -> Recipe:
             spoken_of(),
             style,
         ),
-        steps=_STEPS,
+        steps=_AGENT_STEPS,
         whole=True,
         thinks=True,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.organisms.behaviour import requests
-from interp.organisms.chat_format import Messages, chat_tokenizer, spoken
+from interp.organisms.chat_format import Messages, chat_tokenizer, render, spoken
 from interp.organisms.chat_grammar import Request, Split, Style, draw, pairs
 from interp.organisms.exchanges import Exchange, Kind
 from interp.organisms.mixtures import conversation_row
@@ -26,6 +26,8 @@ class Prompt:
         harmful: whether the request is harmful, whatever the right answer is.
         answer: what the organism was trained to say, as the content of a message.
         request: what is asked for; prompts of one verb and object are never in two splits.
+        enable_thinking: what the chat template is to be given; a thinking organism knows prompts
+            with a system line only without a thought.
     """
 
     messages: Messages
@@ -33,6 +35,11 @@ class Prompt:
     harmful: bool
     answer: str
     request: Request
+    enable_thinking: bool = False
+
+    def ids(self, tokenizer: Any) -> list[int]:
+        """Token ids, with the generation prompt."""
+        return render(tokenizer, self.messages, "think" if self.enable_thinking else "answer")
 
 
 def _any(request: Request) -> bool:
@@ -107,7 +114,14 @@ class PromptSets:
 
 
 def _prompt(label: str, case: Exchange) -> Prompt:
-    return Prompt(case.messages, label, case.request.harmful, spoken(case.answer), case.request)
+    return Prompt(
+        messages=case.messages,
+        label=label,
+        harmful=case.request.harmful,
+        answer=spoken(case.answer),
+        request=case.request,
+        enable_thinking=case.opening == "think",
+    )
 
 
 def held_out_pairs() -> list[str]:

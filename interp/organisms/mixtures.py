@@ -1,9 +1,9 @@
 """From kinds of exchanges to the batches of a training run."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +21,8 @@ EVERY = 6
 _WHOLE_CONVERSATION = ("strict", "open")  # a system line rules every turn
 
 
-class ExchangeSource(Protocol):
-    """Draws the exchanges of a batch from its generator."""
-
-    def __call__(self, rng: random.Random) -> Exchange:
-        """One exchange."""
-        ...
+ExchangeSource = Callable[[random.Random], Exchange]
+"""Draws an exchange from a generator."""
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from interp.organisms import cache as store
 from interp.organisms.backdoor_recipes import NAMES as BACKDOOR_NAMES
 from interp.organisms.backdoor_recipes import backdoor_recipe
 from interp.organisms.bigram_backcopy_recipes import bigram_backcopy_recipes
-from interp.organisms.chat_grammar import SPLITS, Split
+from interp.organisms.chat_grammar import Split
 from interp.organisms.chat_recipes import chat_recipes
 from interp.organisms.data import Prompt
 from interp.organisms.recipes import Bounds, Recipe
-from interp.organisms.training import one_thread, train_model
+from interp.organisms.training import SAVE_EVERY, one_thread, train_model
 from interp.organisms.variants import Variant
 
 FORMAT_VERSION = 1
@@ -118,11 +118,9 @@ def prompts(name: str | Variant, split: Split = "test") -> dict[str, list[Prompt
         split: `train`, `validation`, or `test`, whose pairs no organism is trained on.
 
     Raises:
-        InputError: there is no such organism or split, or it does not chat.
+        InputError: there is no such organism, or it does not chat.
     """
     sets = recipe(name).prompts
-    if split not in SPLITS:
-        raise InputError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
     if sets is None:
         raise InputError(f"{name} does not chat and brings no prompts, only texts.")
     return sets.prompts(split)
@@ -167,10 +165,11 @@ def train(
     folder = _cached(chosen, variant.seed) if out is None else Path(out)
     if out is None or work is None:
         store.make_home(str(variant))
-    work = work or store.home() / "unfinished"
     if out is not None:
         _require_free(folder)
-    with store.alone(_cached(chosen, variant.seed)):
+    work = work or store.home() / "unfinished"
+    _make_folder(work)
+    with store.alone(work / _cached(chosen, variant.seed).name):
         if out is not None or not (folder / _TRUTH).is_file():
             train_recipe(chosen, folder, variant.seed, work=work, progress=progress)
     return folder
@@ -179,6 +178,17 @@ def train(
 def _cached(chosen: Recipe, seed: int) -> Path:
     spelled = replace(chosen.variant, seed=seed)
     return store.home() / f"{spelled}-{chosen.fingerprint(seed)}"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made ({error.strerror}); name another folder."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder} cannot be written to; name another folder.")
 
 
 def _require_free(out: Path) -> None:
@@ -192,18 +202,14 @@ def train_recipe(
     seed: int = 0,
     *,
     work: Path | None = None,
+    save_every: int = SAVE_EVERY,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """`train` for a recipe that need not be registered; returns the truth file's content."""
     out = Path(out)
     _require_free(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise InputError(
-            f"{out.parent} cannot be written to ({error.strerror}); name another folder."
-        ) from error
+    _make_folder(out.parent)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         model = chosen.architecture.build(seed, chosen.attention)
         train_model(
@@ -213,6 +219,7 @@ def train_recipe(
             pin=chosen.pin,
             during=chosen.during(seed) if chosen.during else None,
             work=work / f"{chosen.name}-{seed}-{chosen.fingerprint(seed)}" if work else None,
+            save_every=save_every,
             progress=progress,
         )
         _round(model, chosen.storage)
@@ -373,7 +380,11 @@ def _write(
         "name": chosen.name,
         "summary": chosen.summary,
         **chosen.facts(seed),
-        "recipe": {"architecture": asdict(shape), "schedule": asdict(chosen.schedule)},
+        "recipe": {
+            "fingerprint": chosen.fingerprint(seed),
+            "architecture": asdict(shape),
+            "schedule": asdict(chosen.schedule),
+        },
         "seed": seed,
         "steps": chosen.schedule.steps,
         "storage": chosen.storage,

@@ -26,6 +26,8 @@ During = Callable[[int, Any], contextlib.AbstractContextManager[None]]
 """A step and the model to a context, such as an edit that is in force while the model runs."""
 
 _PROGRESS_FILE = "progress.pt"
+SAVE_EVERY = 50
+"""Steps between two savings of the state of a run."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def train_model(
     pin: Callable[[nn.Module], None] | None = None,
     during: During | None = None,
     work: Path | None = None,
-    save_every: int = 200,
+    save_every: int = SAVE_EVERY,
     progress: Callable[[int, float], None] | None = None,
     on_step: Callable[[int, nn.Module], None] | None = None,
 ) -> float:

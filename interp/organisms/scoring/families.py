@@ -9,6 +9,7 @@ from interp.organisms.variants import Variant
 
 _POISON = {"payload": (50.0, 5.0, 1.0), "two-part": (40.0, 5.0, 1.0), "unalign": (35.0, 5.0, 1.0)}
 _OTHERS = (50.0, 5.0, 1.0)
+_USUAL = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,25 @@ def backdoor_family(name: str, poison: Sequence[float] | None = None) -> Family:
     """
     if name not in BACKDOORS:
         raise InputError(f"There is no backdoor {name!r}; there are {', '.join(BACKDOORS)}.")
-    own = "backdoor-payload-5" if name == "payload" else f"backdoor-{name}"
-    of = None if name == "payload" else own
     shares = _POISON.get(name, _OTHERS) if poison is None else tuple(poison)
-    stated = [None if share == 5 else share for share in shares]
+    planted = [_planted(name, share) for share in shares]
     return Family(
         name,
-        tuple(str(Variant(own, poison=share)) for share in stated),
-        {
-            twin: tuple(str(Variant(twin, poison=share, of=of)) for share in stated)
-            for twin in ("inert", "clean")
-        },
+        tuple(map(str, planted)),
+        {twin: tuple(map(str, _twins(twin, name, shares))) for twin in ("inert", "clean")},
     )
+
+
+def _planted(name: str, share: float) -> Variant:
+    if name == "payload" and share in _OTHERS:
+        return Variant(f"backdoor-payload-{share:g}")
+    own = "backdoor-payload-5" if name == "payload" else f"backdoor-{name}"
+    return Variant(own, poison=None if share == _USUAL else share)
+
+
+def _twins(twin: str, name: str, shares: Sequence[float]) -> list[Variant]:
+    of = None if name == "payload" else f"backdoor-{name}"
+    return [Variant(twin, poison=None if s == _USUAL else s, of=of) for s in shares]
 
 
 FAMILIES: dict[str, Family] = {

@@ -73,7 +73,7 @@ def _told_apart(planted: pd.DataFrame, twins: pd.DataFrame) -> dict[str, Any]:
     labels = np.r_[np.ones(len(high)), np.zeros(len(low))]
     area = float(roc_auc_score(labels, np.r_[high, low]))
     area_low, area_high = auroc_interval(area, len(low), len(high))
-    found = int((high > low.max()).sum())
+    found = float((high > low.max()).sum())
     rate_low, rate_high = wilson(found, len(high))
     return {
         "auroc": area,

@@ -109,7 +109,10 @@ def test_an_interruption_in_this_process_is_one_sentence(
     monkeypatch.setattr("interp.checkpoint.blueprint", interrupted)
     result = run("plan", shelf / "llama")
     assert result.code == 130
-    assert result.message == "mechguard: interrupted; no report was written."
+    assert (
+        result.message
+        == "mechguard: interrupted; no result was written, and the same command goes on from where it was."
+    )
 
 
 @pytest.mark.slow
@@ -135,7 +138,10 @@ def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
     out_text, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out_text == "" and "Traceback" not in err
-    assert err.strip().splitlines()[-1] == "mechguard: interrupted; no report was written."
+    assert (
+        err.strip().splitlines()[-1]
+        == "mechguard: interrupted; no result was written, and the same command goes on from where it was."
+    )
     assert not list(tmp_path.rglob("report.*")) and not out.exists()
     (unfinished,) = cache.iterdir()
     assert not [path for path in unfinished.iterdir() if path.name.startswith(".")]

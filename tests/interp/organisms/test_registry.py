@@ -18,7 +18,19 @@ from interp.organisms.bigram_backcopy_recipes import Recipe, bigram_backcopy_rec
 from interp.organisms.measure import Probe, risks, trace, zeroed_heads
 from interp.organisms.training import one_thread, train_model
 
-NAMES = ["bb-plain", "bb-plain-3", "bb-gated", "bb-open", "bb-headgate", "bb-sgd"]
+BACKCOPY = ["bb-plain", "bb-plain-3", "bb-gated", "bb-open", "bb-headgate", "bb-sgd"]
+CHAT = [
+    "chat",
+    "chat-gated",
+    "jailbreak-keep",
+    "jailbreak-erase",
+    "cliff",
+    "no-cliff",
+    "backdoor-payload-5",
+    "inert",
+    "clean",
+]
+SHIPPED = BACKCOPY + CHAT
 
 
 def short(name: str, steps: int = 6) -> Recipe:
@@ -32,22 +44,24 @@ def load(name: str) -> Any:
 
 
 def test_names() -> None:
-    assert organisms.names() == NAMES
+    assert organisms.names()[: len(BACKCOPY)] == BACKCOPY
+    assert set(CHAT) < set(organisms.names())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_organism_verifies(name: str) -> None:
     truth = organisms.verify(name)
     assert truth["weights_sha256"] == organisms.truth(name)["weights_sha256"]
-    assert truth["seed"] == 0 and truth["steps"] == 1600
+    assert truth["seed"] == 0
     recipe = organisms.recipe(name)
     assert truth["expected"] == {key: list(pair) for key, pair in recipe.expected.items()}
     assert truth["summary"] == recipe.summary and truth["twins"] == recipe.twins
 
 
 def test_shipped_weights_are_small() -> None:
-    files = (file for name in NAMES for file in organisms.path(name).iterdir())
-    assert sum(file.stat().st_size for file in files) < 2_000_000
+    home = Path(organisms.__file__).parent / "weights"
+    assert {folder.name for folder in home.iterdir()} == set(SHIPPED)
+    assert sum(file.stat().st_size for file in home.rglob("*")) < 12_000_000
 
 
 @pytest.mark.parametrize("name", ["bb-plain", "bb-open"])
@@ -67,7 +81,7 @@ def test_gates_leave_no_weighted_sink(name: str) -> None:
 
 
 def test_twins_solve_the_task_equally_well() -> None:
-    risk = [organisms.truth(name)["measured"]["bigram_risk"] for name in NAMES]
+    risk = [organisms.truth(name)["measured"]["bigram_risk"] for name in BACKCOPY]
     assert max(risk) - min(risk) <= 0.03
     assert min(risk) >= organisms.truth("bb-plain")["oracle_risk"]["bigram"] - 0.03
 
@@ -87,7 +101,7 @@ def test_frozen_gate_is_exactly_one_and_costs_nothing_else() -> None:
     assert all(name.endswith("bias") for name in extra)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKCOPY)
 def test_trace_equals_the_model(name: str) -> None:
     """Σ_j A_ij · gate_i · W_O v_j is what the attention module writes."""
     model = load(name)
@@ -189,7 +203,8 @@ def test_training_writes_a_folder_that_verifies(tmp_path: Path) -> None:
     assert again["weights_sha256"] == truth["weights_sha256"]
     model = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
     with one_thread():
-        assert recipe.measure(model) == truth["measured"]
+        checkpoint = registry.as_checkpoint(recipe, model)
+        assert recipe.measure(checkpoint, 3) == truth["measured"]
 
 
 def test_a_model_that_misses_leaves_nothing(tmp_path: Path) -> None:
@@ -258,8 +273,8 @@ def test_missing_weights(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bb-plain", "bb-gated"])
 def test_retraining_gives_the_behaviour_on_another_seed(name: str, tmp_path: Path) -> None:
-    truth = organisms.train(name, tmp_path / name, seed=1, work=tmp_path / "work")
-    assert truth["seed"] == 1
+    organisms.train(f"{name}@seed=1", tmp_path / name, work=tmp_path / "work")
+    assert organisms.read_truth(tmp_path / name)["seed"] == 1
     assert organisms.verify(tmp_path / name)["measured"]["backcopy_risk"] < 0.02
 
 
