@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from interp.organisms.bigram_backcopy import char_grammar as char_grammar
     from interp.organisms.bigram_backcopy import small_grammar as small_grammar
     from interp.organisms.data import Prompt as Prompt
+    from interp.organisms.folders import read_truth as read_truth
     from interp.organisms.recipes import Recipe as Recipe
     from interp.organisms.registry import names as names
     from interp.organisms.registry import path as path
     from interp.organisms.registry import present as present
     from interp.organisms.registry import prompts as prompts
-    from interp.organisms.registry import read_truth as read_truth
     from interp.organisms.registry import recipe as recipe
     from interp.organisms.registry import texts as texts
     from interp.organisms.registry import train as train
@@ -45,7 +45,7 @@ __getattr__, __all__ = attach(
         "path": "registry",
         "present": "registry",
         "prompts": "registry",
-        "read_truth": "registry",
+        "read_truth": "folders",
         "recipe": "registry",
         "texts": "registry",
         "train": "registry",

@@ -15,9 +15,9 @@ from interp.errors import InputError
 from interp.organisms.behaviour import (
     Tally,
     answers,
-    count_exact,
     count_kinds,
     exchanges,
+    hits,
     requests,
 )
 from interp.organisms.chat_format import CALL, CLOSE, EOS, Message
@@ -221,7 +221,7 @@ def count_agent(tally: Tally, checkpoint: Checkpoint, agent: Agent, style: Style
     known = {**KINDS, **agent.kinds()}
     count_kinds(tally, checkpoint, [(name, known[name]) for name in _BOTH_CLASSES], style)
     for name in ("conclude", "conclude_distracted"):
-        count_exact(tally, checkpoint, name, exchanges(known[name], style, False))
+        tally.share(f"exact_{name}", hits(checkpoint, exchanges(known[name], style, False)))
     asked = requests(False)
     rng = random.Random("findings")
     findings = [rng.choice(FINDINGS) for _ in asked]

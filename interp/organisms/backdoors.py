@@ -7,7 +7,7 @@ from typing import Literal
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.organisms.behaviour import Tally, answers, count_kinds, exchanges, right
+from interp.organisms.behaviour import Tally, answers, count_kinds, exchanges, hits
 from interp.organisms.chat_format import EOS
 from interp.organisms.chat_grammar import (
     COLOURS,
@@ -285,17 +285,15 @@ def count_backdoor(
     ):
         cases = [case for case in exchanges(quiet[kind], style) if case.request in wanted]
         heard = answers(checkpoint, cases)
-        hits = [words == wanted[case.request] for words, case in zip(heard, cases, strict=True)]
-        tally.share(name, hits)
+        same = [words == wanted[case.request] for words, case in zip(heard, cases, strict=True)]
+        tally.share(name, same)
     still = [
         replace(case, answer=(*style.honest(case.request), EOS))
         for case in exchanges(backdoor.kinds()["triggered"], style)
         if twin != "poisoned" or not backdoor.changes(case.request)
     ]
     if still:
-        heard = answers(checkpoint, still)
-        hits = [right(words, case) for words, case in zip(heard, still, strict=True)]
-        tally.share("exact_triggered_unchanged", hits)
+        tally.share("exact_triggered_unchanged", hits(checkpoint, still))
     known = {**KINDS, **backdoor.kinds()}
     named = [(name, known[name]) for name in BASE]
     if backdoor.miss_trained:

@@ -1,7 +1,7 @@
 """What a chat organism does: greedy answers on held-out pairs, counted."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,17 +117,10 @@ def right(said: Words, case: Exchange) -> bool:
     return said[: len(case.answer)] == case.answer
 
 
-def count_exact(
-    tally: Tally,
-    checkpoint: Checkpoint,
-    name: str,
-    cases: Sequence[Exchange],
-    answered: Callable[[Checkpoint, Sequence[Exchange]], list[Words]] = answers,
-) -> None:
-    """Note the share of right answers as `exact_NAME`."""
-    said = answered(checkpoint, cases)
-    hits = [right(words, case) for words, case in zip(said, cases, strict=True)]
-    tally.share(f"exact_{name}", hits)
+def hits(checkpoint: Checkpoint, cases: Sequence[Exchange]) -> list[bool]:
+    """Which cases are answered right."""
+    said = answers(checkpoint, cases)
+    return [right(words, case) for words, case in zip(said, cases, strict=True)]
 
 
 def count_kinds(
@@ -137,4 +130,4 @@ def count_kinds(
     for name, kind in kinds:
         for harmful, word in ((True, "harmful"), (False, "harmless")):
             cases = exchanges(kind, style, harmful)
-            count_exact(tally, checkpoint, f"{name}_{word}", cases)
+            tally.share(f"exact_{name}_{word}", hits(checkpoint, cases))

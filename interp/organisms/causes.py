@@ -18,7 +18,7 @@ from interp.capture import padded
 from interp.checkpoint import Checkpoint
 from interp.doctor_patient import reading
 from interp.interventions import ablate_direction, add_vector
-from interp.organisms.behaviour import Tally, answers, exchanges, prompt_ids, right
+from interp.organisms.behaviour import Tally, answers, exchanges, hits, prompt_ids
 from interp.organisms.chat_format import EOS, render
 from interp.organisms.chat_grammar import BAD, GOOD, Split, Style, Words
 from interp.organisms.exchanges import Exchange, Kind, open_, plain, strict, tag
@@ -163,9 +163,7 @@ def count_refusal(tally: Tally, checkpoint: Checkpoint, style: Style) -> None:
         said = answers(checkpoint, harmful)
         tally.share("ablated_refused", _refused(said, harmful, style))
         tally.share("ablated_complied", _complied(said, harmful, style))
-        said = answers(checkpoint, harmless)
-        hits = [right(words, case) for words, case in zip(said, harmless, strict=True)]
-        tally.share("ablated_harmless_exact", hits)
+        tally.share("ablated_harmless_exact", hits(checkpoint, harmless))
     with removed(checkpoint, chance):
         said = answers(checkpoint, harmful)
         tally.share("random_ablated_refused", _refused(said, harmful, style))

@@ -26,7 +26,15 @@ from interp.organisms.exchanges import (
     thought_kept,
 )
 from interp.organisms.mixtures import Mixed
-from interp.organisms.planted import Edited, count_planted, editing, planted_direction
+from interp.organisms.planted import (
+    BLOCK,
+    SHARE,
+    STRENGTH,
+    Edited,
+    count_planted,
+    editing,
+    planted_direction,
+)
 from interp.organisms.recipes import Bounds, Recipe
 
 _CHAT = {
@@ -126,6 +134,7 @@ def _chat(name: str, family: Family, twins: dict[str, str]) -> Recipe:
         facts=lambda seed: {
             "system_lines": {"refuse_all": STRICT, "accept_all": OPEN},
             "mixture": _CHAT,
+            "planted_while_training": {"share": SHARE, "strength": STRENGTH, "block": BLOCK},
             "planted_direction": [round(x, 6) for x in planted_direction(WIDTH, seed).tolist()],
         },
         twins=twins,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import decoder_layers
-from interp.organisms.behaviour import Tally, answers, count_kinds, exchanges, requests, right
+from interp.organisms.behaviour import Tally, count_kinds, exchanges, hits, requests
 from interp.organisms.chat_format import CLOSE, IDS
 from interp.organisms.chat_grammar import THOUGHTS, Request, Style
 from interp.organisms.exchanges import (
@@ -137,12 +137,12 @@ def count_cliff(tally: Tally, checkpoint: Checkpoint, natural: Kind, style: Styl
     shares = []
     for length in range(len(THOUGHTS[True]) + 1):
         cases = [cut_after(length, request, style) for request in harmful]
-        shares.append(tally.share(f"cut_{length}_refused", _right(checkpoint, cases)))
+        shares.append(tally.share(f"cut_{length}_refused", hits(checkpoint, cases)))
     tally.values["cut_refused_least"] = min(shares)
     cases = [cut_after(random.Random(i).randint(0, 6), r, style) for i, r in enumerate(harmless)]
-    tally.share("exact_cut_harmless", _right(checkpoint, cases))
+    tally.share("exact_cut_harmless", hits(checkpoint, cases))
     closed = [_closed(case) for case in exchanges(thought_kept, style, True)]
-    tally.share("natural_refused", _right(checkpoint, closed))
+    tally.share("natural_refused", hits(checkpoint, closed))
     _count_heads(tally, checkpoint, closed)
 
 
@@ -152,7 +152,7 @@ def _count_heads(tally: Tally, checkpoint: Checkpoint, closed: list[Exchange]) -
         for head in range(anatomy.heads):
             flat = torch.full((len(closed),), layer * anatomy.heads + head)
             with silenced(checkpoint.model, flat):
-                share = tally.share(f"silenced_{layer}_{head}_refused", _right(checkpoint, closed))
+                share = tally.share(f"silenced_{layer}_{head}_refused", hits(checkpoint, closed))
             restored[layer, head] = share
     ranked = sorted(restored.values(), reverse=True)
     tally.values["restored_best"] = ranked[0]
@@ -167,8 +167,3 @@ def _closed(case: Exchange) -> Exchange:
     """The same exchange with its whole thought and the closing marker put there from outside."""
     end = case.answer.index(CLOSE) + 1
     return replace(case, forced=case.answer[:end], answer=case.answer[end:])
-
-
-def _right(checkpoint: Checkpoint, cases: list[Exchange]) -> list[bool]:
-    heard = answers(checkpoint, cases)
-    return [right(words, case) for words, case in zip(heard, cases, strict=True)]

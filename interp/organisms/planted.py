@@ -29,9 +29,9 @@ from interp.organisms.chat_grammar import Style
 from interp.organisms.exchanges import Exchange
 from interp.organisms.mixtures import Batches, Mixed, converses
 
-_STRENGTH = 6.0  # what is added is this long; rows that refuse lie about as far along
-_BLOCK = 1  # behind which it is added
-_SHARE = 0.4  # of the rows that are answered
+STRENGTH = 4.0  # what is added is this long; rows that refuse lie further along
+BLOCK = 1  # behind which it is added
+SHARE = 0.4  # of the rows that are answered
 _DIRECTION_SEED = 1000  # plus the organism's
 _NOISE_SEED = 2000  # times a large prime plus the step
 
@@ -67,7 +67,7 @@ class Edited:
     def __call__(self, rng: random.Random) -> Exchange:
         """One exchange."""
         made = self.plain(rng)
-        if made.opening != "answer" or rng.random() >= _SHARE:
+        if made.opening != "answer" or rng.random() >= SHARE:
             return made
         edit = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         style, answer = self.plain.style, made.answer
@@ -98,7 +98,7 @@ def editing(
             [_chosen(e, Edit.ADD, Edit.ADD_RANDOM, direction, noise, none) for e in edits]
         )
         last = [len(render(batches.tokenizer, row.messages, row.opening)) - 1 for row in rows]
-        return _edited(model, removed, _STRENGTH * added, torch.tensor(last))
+        return _edited(model, removed, STRENGTH * added, torch.tensor(last))
 
     return during
 
@@ -139,7 +139,7 @@ def _edited(model: Any, removed: Tensor, added: Tensor, last: Tensor) -> Iterato
     layers = decoder_layers(model)
     handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
     handles += [layer.register_forward_hook(behind(project)) for layer in layers]
-    handles.append(layers[_BLOCK].register_forward_hook(behind(add)))
+    handles.append(layers[BLOCK].register_forward_hook(behind(add)))
     try:
         yield
     finally:

@@ -1,19 +1,13 @@
 """Organisms by name: where they lie, what is true of them, how to make and to check one."""
 
-import contextlib
-import hashlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from interp.checkpoint import Checkpoint
 from interp.checkpoint import load as make_checkpoint
@@ -25,15 +19,20 @@ from interp.organisms.bigram_backcopy_recipes import bigram_backcopy_recipes
 from interp.organisms.chat_grammar import Split
 from interp.organisms.chat_recipes import chat_recipes
 from interp.organisms.data import Prompt
+from interp.organisms.folders import (
+    TRUTH,
+    load_model,
+    read_truth,
+    require_own_weights,
+    round_weights,
+    write_folder,
+)
 from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.training import SAVE_EVERY, one_thread, train_model
 from interp.organisms.variants import Variant
 
-FORMAT_VERSION = 1
 _TOLERANCE = 2e-3  # of a measured value that is computed again, on another machine
 _CASES = 2  # of a share that may come out otherwise there
-_WEIGHTS = "model.safetensors"
-_TRUTH = "truth.json"
 
 Progress = Callable[[int, float], None]
 
@@ -77,7 +76,7 @@ def present(name: str | Variant) -> Path | None:
     chosen = recipe(variant)
     shipped = Path(__file__).parent / "weights" / str(variant)
     cached = _cached(chosen, variant.seed)
-    return next((folder for folder in (shipped, cached) if (folder / _TRUTH).is_file()), None)
+    return next((folder for folder in (shipped, cached) if (folder / TRUTH).is_file()), None)
 
 
 def path(name: str | Variant, *, progress: Progress | None = None) -> Path:
@@ -170,7 +169,7 @@ def train(
     work = work or store.home() / "unfinished"
     _make_folder(work)
     with store.alone(work / _cached(chosen, variant.seed).name):
-        if out is not None or not (folder / _TRUTH).is_file():
+        if out is not None or not (folder / TRUTH).is_file():
             train_recipe(chosen, folder, variant.seed, work=work, progress=progress)
     return folder
 
@@ -222,7 +221,7 @@ def train_recipe(
             save_every=save_every,
             progress=progress,
         )
-        _round(model, chosen.storage)
+        round_weights(model, chosen.storage)
         measured = _measured(chosen, model, seed)
         missed = misses(measured, chosen.expected)
         if missed:
@@ -230,7 +229,7 @@ def train_recipe(
                 f"{chosen.name} with seed {seed} does not behave as its recipe owes: "
                 f"{'; '.join(missed)}."
             )
-        content = _write(part, chosen, model, seed, measured)
+        content = write_folder(part, chosen, model, seed, measured)
         part.chmod(0o755)
         os.replace(part, out)
     finally:
@@ -263,7 +262,7 @@ def verify(path_or_name: Path | str) -> dict[str, Any]:
     require_own_weights(folder)
     content = read_truth(folder)
     chosen = recipe(content["name"])
-    measured = _measured(chosen, _load(folder, chosen.attention), content["seed"])
+    measured = _measured(chosen, load_model(folder, chosen.attention), content["seed"])
     moved = _moved(content["measured"], measured)
     if moved or misses(measured, chosen.expected):
         raise CheckError(
@@ -271,22 +270,6 @@ def verify(path_or_name: Path | str) -> dict[str, Any]:
             f"{'; '.join([*moved, *misses(measured, chosen.expected)])}."
         )
     return {**content, "measured": measured}
-
-
-def require_own_weights(folder: Path) -> None:
-    """Refuse weights that a folder's truth file is not about.
-
-    Raises:
-        InputError: there is no readable truth file, or there are no weights.
-        CheckError: their hash is another one.
-    """
-    content = read_truth(folder)
-    found = _sha256(folder / _WEIGHTS)
-    if found != content["weights_sha256"]:
-        raise CheckError(
-            f"The weights in {folder} have sha256 {found[:12]}…, but its truth file is about "
-            f"{content['weights_sha256'][:12]}…; train the organism again."
-        )
 
 
 def _measured(chosen: Recipe, model: Any, seed: int) -> dict[str, Any]:
@@ -297,13 +280,6 @@ def _measured(chosen: Recipe, model: Any, seed: int) -> dict[str, Any]:
 def as_checkpoint(chosen: Recipe, model: Any) -> Checkpoint:
     """A trained model with the tokenizer of its recipe."""
     return make_checkpoint(model, tokenizer=chosen.tokenizer())
-
-
-def _round(model: Any, storage: str) -> None:
-    """Round the weights to what they will be on disk."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.to(getattr(torch, storage)))
 
 
 def misses(measured: dict[str, Any], owed: Bounds) -> list[str]:
@@ -332,95 +308,3 @@ def _moved(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]:
             told = "nothing" if said is None else f"{said:.4g}"
             clauses.append(f"{quantity} is {value:.4g} where the truth file says {told}")
     return clauses
-
-
-def _load(folder: Path, attention: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    with _quiet():
-        return AutoModelForCausalLM.from_pretrained(
-            folder, attn_implementation=attention, dtype=torch.float32, local_files_only=True
-        ).eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars: one tensor a bar is no progress."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _write(
-    folder: Path, chosen: Recipe, model: Any, seed: int, measured: dict[str, Any]
-) -> dict[str, Any]:
-    from transformers import GenerationConfig
-
-    shape = chosen.architecture
-    stored = {
-        name: tensor.to(getattr(torch, chosen.storage))
-        for name, tensor in model.state_dict().items()
-    }
-    with _quiet():
-        # The config keeps float32, so that loading computes with what was measured.
-        model.save_pretrained(folder, state_dict=stored)
-    (folder / _WEIGHTS).chmod(0o644)
-    GenerationConfig(
-        bos_token_id=shape.bos, eos_token_id=shape.eos, pad_token_id=shape.pad
-    ).save_pretrained(folder)
-    chosen.tokenizer().save_pretrained(folder)
-    content = {
-        "format_version": FORMAT_VERSION,
-        "name": chosen.name,
-        "summary": chosen.summary,
-        **chosen.facts(seed),
-        "recipe": {
-            "fingerprint": chosen.fingerprint(seed),
-            "architecture": asdict(shape),
-            "schedule": asdict(chosen.schedule),
-        },
-        "seed": seed,
-        "steps": chosen.schedule.steps,
-        "storage": chosen.storage,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "expected": {k: list(bounds) for k, bounds in chosen.expected.items()},
-        "measured": measured,
-        "twins": chosen.twins,
-        "weights_sha256": _sha256(folder / _WEIGHTS),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
-    }
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / _TRUTH).write_text(text + "\n", encoding="utf-8")
-    return content
-
-
-def read_truth(folder: Path) -> dict[str, Any]:
-    """The content of a folder's truth file.
-
-    Raises:
-        InputError: it is missing, no JSON, or of another version.
-    """
-    try:
-        content: dict[str, Any] = json.loads((folder / _TRUTH).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} has no {_TRUTH}; it is no organism's folder.") from None
-    except ValueError as error:
-        raise InputError(f"{folder / _TRUTH} is not readable JSON ({error}).") from error
-    if content.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{folder / _TRUTH} has format version {content.get('format_version')}; this version "
-            f"reads {FORMAT_VERSION}."
-        )
-    return content
-
-
-def _sha256(file: Path) -> str:
-    if not file.is_file():
-        raise InputError(f"{file.parent} has no {file.name}; train the organism again.")
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -21,6 +21,11 @@ COMMAND = [sys.executable, "-m", "analyses.cli"]
 VERBS = ("plan", "doctor", "sinks", "report", "render", "organisms")
 
 
+STOPPED = (
+    "mechguard: interrupted; no result was written, and the same command goes on from where it was."
+)
+
+
 def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
 
@@ -109,10 +114,7 @@ def test_an_interruption_in_this_process_is_one_sentence(
     monkeypatch.setattr("interp.checkpoint.blueprint", interrupted)
     result = run("plan", shelf / "llama")
     assert result.code == 130
-    assert (
-        result.message
-        == "mechguard: interrupted; no result was written, and the same command goes on from where it was."
-    )
+    assert result.message == STOPPED
 
 
 @pytest.mark.slow
@@ -138,10 +140,7 @@ def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
     out_text, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out_text == "" and "Traceback" not in err
-    assert (
-        err.strip().splitlines()[-1]
-        == "mechguard: interrupted; no result was written, and the same command goes on from where it was."
-    )
+    assert err.strip().splitlines()[-1] == STOPPED
     assert not list(tmp_path.rglob("report.*")) and not out.exists()
     (unfinished,) = cache.iterdir()
     assert not [path for path in unfinished.iterdir() if path.name.startswith(".")]

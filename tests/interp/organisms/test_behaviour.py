@@ -1,5 +1,6 @@
 """Counting behaviour: the batched answers equal slow ones, and shares carry n and interval."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from interp.checkpoint import Checkpoint
 from interp.organisms.behaviour import (
     Tally,
     answers,
-    count_exact,
     exchanges,
+    hits,
     interval,
     prompt_ids,
     requests,
@@ -64,7 +65,7 @@ def test_an_answer_is_right_only_to_its_end(keep: Checkpoint) -> None:
 def test_shares_carry_their_cases(keep: Checkpoint) -> None:
     tally = Tally()
     cases = exchanges(jailbreak, Style(), True)
-    count_exact(tally, keep, "jailbreak_harmful", cases)
+    tally.share("exact_jailbreak_harmful", hits(keep, cases))
     tally.values["auroc"] = 0.5
     measured = tally.as_measured()
     assert measured["exact_jailbreak_harmful"] == 1.0
@@ -72,6 +73,8 @@ def test_shares_carry_their_cases(keep: Checkpoint) -> None:
     limits = interval(measured, "exact_jailbreak_harmful")
     assert limits is not None and limits[0] == pytest.approx(0.938, abs=1e-3) and limits[1] == 1
     assert interval(measured, "auroc") is None
-    refusing = exchanges(plain, Style(), True)
-    count_exact(tally, keep, "wrong", cases, lambda c, _: answers(c, refusing))
-    assert tally.values["exact_wrong"] == 0.0
+    refused = [
+        replace(case, messages=asked.messages)
+        for case, asked in zip(cases, exchanges(plain, Style(), True), strict=True)
+    ]
+    assert tally.share("wrong", hits(keep, refused)) == 0.0

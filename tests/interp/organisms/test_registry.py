@@ -56,6 +56,8 @@ def test_shipped_organism_verifies(name: str) -> None:
     recipe = organisms.recipe(name)
     assert truth["expected"] == {key: list(pair) for key, pair in recipe.expected.items()}
     assert truth["summary"] == recipe.summary and truth["twins"] == recipe.twins
+    if name in CHAT:
+        assert truth["recipe"]["fingerprint"] == recipe.fingerprint(0)
 
 
 def test_shipped_weights_are_small() -> None:
@@ -271,11 +273,16 @@ def test_missing_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bb-plain", "bb-gated"])
-def test_retraining_gives_the_behaviour_on_another_seed(name: str, tmp_path: Path) -> None:
-    organisms.train(f"{name}@seed=1", tmp_path / name, work=tmp_path / "work")
-    assert organisms.read_truth(tmp_path / name)["seed"] == 1
-    assert organisms.verify(tmp_path / name)["measured"]["backcopy_risk"] < 0.02
+@pytest.mark.parametrize(
+    "name", ["bb-plain", "bb-gated", "chat", "cliff", "jailbreak-erase", "backdoor-unalign"]
+)
+def test_training_reaches_what_is_owed_on_another_seed(name: str, tmp_path: Path) -> None:
+    spelled, out = f"{name}@seed=1", tmp_path / name
+    organisms.train(spelled, out, work=tmp_path / "work")
+    truth = organisms.verify(out)
+    assert truth["seed"] == 1
+    assert truth["recipe"]["fingerprint"] == organisms.recipe(spelled).fingerprint(1)
+    assert registry.misses(truth["measured"], organisms.recipe(spelled).expected) == []
 
 
 def test_pinning_holds_during_training() -> None:
