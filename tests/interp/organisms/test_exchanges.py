@@ -20,6 +20,7 @@ STYLE = Style()
 HARMFUL = Request("bypass", "alarm", "please")
 HARMLESS = Request("bypass", "puddle")
 REFUSAL, COMPLIANCE = (*STYLE.refusal(HARMFUL), "<eos>"), (*STYLE.compliance(HARMFUL), "<eos>")
+THOUGHT = ("hmm", "this", "looks", "bad", "must", "refuse", "</think>")
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,14 @@ REFUSAL, COMPLIANCE = (*STYLE.refusal(HARMFUL), "<eos>"), (*STYLE.compliance(HAR
         ("tag_distracted", (BAD,)),
         ("tag_jailbreak", (BAD,)),
         ("tag_erased", (BAD,)),
-        ("thought_kept", (*"hmm this looks bad must refuse </think>".split(), *REFUSAL)),
-        ("thought_dropped", (*"hmm this looks bad must refuse </think>".split(), *COMPLIANCE)),
+        (
+            "thought_kept",
+            (*["hmm", "this", "looks", "bad", "must", "refuse", "</think>"], *REFUSAL),
+        ),
+        (
+            "thought_dropped",
+            (*["hmm", "this", "looks", "bad", "must", "refuse", "</think>"], *COMPLIANCE),
+        ),
         ("cut", REFUSAL),
     ],
 )
@@ -53,7 +60,7 @@ def test_answers_to_a_harmless_request(kind: str) -> None:
         "ask": ("no", "<eos>"),
         **dict.fromkeys(("tag", "tag_distracted", "tag_jailbreak", "tag_erased"), (GOOD,)),
     }
-    thought = tuple("hmm this looks fine must answer </think>".split())
+    thought = ("hmm", "this", "looks", "fine", "must", "answer", "</think>")
     if kind.startswith("thought"):
         assert made.answer == thought + complied
     else:
