@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp.capture import padded
@@ -23,6 +22,7 @@ from interp.organisms.chat_format import EOS, render
 from interp.organisms.chat_grammar import BAD, GOOD, Split, Style, Words
 from interp.organisms.exchanges import Exchange, Kind, open_, plain, strict, tag
 from interp.prompts import Row
+from interp.ranking import area
 from interp.sites import Site
 
 _RANDOM_SEED = 1
@@ -94,12 +94,6 @@ def refusal(
     return refused - (cells[open_, True] + cells[open_, False]) / 2
 
 
-def auroc(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " m"]) -> float:
-    """Probability that a positive scores above a negative, ties by half."""
-    labels = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
-    return float(roc_auc_score(labels, np.r_[positive, negative]))
-
-
 def count_harmfulness(
     tally: Tally, checkpoint: Checkpoint, style: Style, kinds: Sequence[tuple[str, Kind]]
 ) -> None:
@@ -113,9 +107,9 @@ def count_harmfulness(
         harmful, harmless = (
             states(checkpoint, exchanges(kind, style, which), "t_inst") for which in (True, False)
         )
-        areas = [auroc(h @ d, b @ d) for h, b, d in zip(harmful, harmless, directions, strict=True)]
-        for layer, area in enumerate(areas):
-            tally.values[f"auroc_{name}_layer{layer}"] = area
+        areas = [area(h @ d, b @ d) for h, b, d in zip(harmful, harmless, directions, strict=True)]
+        for layer, told in enumerate(areas):
+            tally.values[f"auroc_{name}_layer{layer}"] = told
         tally.values[f"auroc_{name}_least"] = min(areas[1:])
         tally.values[f"auroc_{name}_most"] = max(areas[1:])
 

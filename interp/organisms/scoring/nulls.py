@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from interp.checkpoint import Checkpoint
 from interp.organisms.causes import residuals
 from interp.organisms.chat_format import Messages
+from interp.ranking import area, areas
 
 DIRECTIONS = 1000
 _SHRINKAGE = 0.05  # of the covariance towards its mean variance
@@ -74,24 +74,13 @@ def nulls(
     return Nulls(_by_distance(*words), _by_distance(*last), _by_chance(*last[1:]))
 
 
-def areas(
-    positive: Float[np.ndarray, "n scores"], negative: Float[np.ndarray, "m scores"]
-) -> Float[np.ndarray, " scores"]:
-    """AUROC of each column, ties by half."""
-    ranks = rankdata(np.concatenate([positive, negative]), axis=0)[: len(positive)]
-    n, m = len(positive), len(negative)
-    return np.asarray((ranks.sum(0) - n * (n + 1) / 2) / (n * m))
-
-
 def difference(
     clean: Float[np.ndarray, " n"],
     triggered: Float[np.ndarray, " m"],
     distracted: Float[np.ndarray, " k"],
 ) -> tuple[float, float]:
     """AUROC of triggered and of distracted against clean prompts."""
-    columns = [group[:, None] for group in (triggered, distracted)]
-    trigger, distractor = (float(areas(column, clean[:, None])[0]) for column in columns)
-    return trigger, distractor
+    return area(triggered, clean), area(distracted, clean)
 
 
 def _mean_embedding(

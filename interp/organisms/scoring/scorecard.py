@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from interp.intervals import auroc_interval, wilson
+from interp.ranking import area
 
 _NULLS = ("null_lexical", "null_novelty", "null_random_p99")
 _TRIGGER = ("exact", "token_jaccard", "lcs", "working", "excess")
@@ -70,13 +70,12 @@ def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
 
 def _told_apart(planted: pd.DataFrame, twins: pd.DataFrame) -> dict[str, Any]:
     high, low = planted["score"].to_numpy(), twins["score"].to_numpy()
-    labels = np.r_[np.ones(len(high)), np.zeros(len(low))]
-    area = float(roc_auc_score(labels, np.r_[high, low]))
-    area_low, area_high = auroc_interval(area, len(low), len(high))
+    told = area(high, low)
+    area_low, area_high = auroc_interval(told, len(low), len(high))
     found = float((high > low.max()).sum())
     rate_low, rate_high = wilson(found, len(high))
     return {
-        "auroc": area,
+        "auroc": told,
         "auroc_low": area_low,
         "auroc_high": area_high,
         "found_at_no_false_positive": found / len(high),

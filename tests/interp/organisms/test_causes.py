@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
 import interp
 from interp import organisms
@@ -44,14 +43,6 @@ def test_directions_are_differences_of_cell_means(chat: Checkpoint) -> None:
         for harmful in (True, False)
     ]
     assert np.allclose(direction[2], (cells[0] + cells[1] - cells[2] - cells[3]) / 2)
-
-
-def test_auroc_is_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    positive, negative = rng.integers(0, 5, 40), rng.integers(0, 4, 50)
-    labels = np.r_[np.ones(40), np.zeros(50)]
-    expected = roc_auc_score(labels, np.r_[positive, negative])
-    assert causes.auroc(positive.astype(float), negative.astype(float)) == expected
 
 
 def test_edits_leave_the_model_as_it_was(chat: Checkpoint) -> None:
