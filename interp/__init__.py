@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interp import organisms as organisms
     from interp import prompts as prompts
     from interp import recorders as recorders
+    from interp import segments as segments
     from interp.anatomy import Anatomy as Anatomy
     from interp.attention import observe as observe
     from interp.checkpoint import Checkpoint as Checkpoint
@@ -37,5 +38,6 @@ __getattr__, __all__ = attach(
         "organisms": "",
         "prompts": "",
         "recorders": "",
+        "segments": "",
     },
 )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from probes.estimators import MassMean as MassMean
     from probes.grid import ProbeGrid as ProbeGrid
 
-__getattr__, __all__ = attach(__name__, {"ProbeGrid": "grid"})
+__getattr__, __all__ = attach(__name__, {"MassMean": "estimators", "ProbeGrid": "grid"})
