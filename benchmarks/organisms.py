@@ -59,24 +59,25 @@ def numbers(rows: list[dict[str, Any]], quantity: str, pick: Callable[[Any], Any
     return " ".join(shown)
 
 
+def pair(rows: list[dict[str, Any]], one: str, other: str) -> str:
+    """Two quantities on every seed; a dash where there are none."""
+    if not any(one in row.get("truth", {}).get("measured", {}) for row in rows):
+        return "–"
+    return f"{numbers(rows, one)} · {numbers(rows, other)}"
+
+
 COLUMNS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "least exact": lambda rows: numbers(rows, "exact", min),
     "refused, direction out": lambda rows: numbers(rows, "ablated_refused"),
     "complied then": lambda rows: numbers(rows, "ablated_complied"),
     "refused, direction added": lambda rows: numbers(rows, "added_refused"),
     "cosine with the planted one": lambda rows: numbers(rows, "planted_cosine_best"),
-    "harmfulness behind the suffix, least and most": lambda rows: (
-        f"{numbers(rows, 'auroc_jailbreak_least')} · {numbers(rows, 'auroc_jailbreak_most')}"
-        if any("auroc_jailbreak_most" in r.get("truth", {}).get("measured", {}) for r in rows)
-        else "–"
+    "harmfulness behind the suffix, least and most": lambda rows: pair(
+        rows, "auroc_jailbreak_least", "auroc_jailbreak_most"
     ),
     "refused if cut, least": lambda rows: numbers(rows, "cut_refused_least"),
     "refused, closed by itself": lambda rows: numbers(rows, "natural_refused"),
-    "best head, second head": lambda rows: (
-        f"{numbers(rows, 'restored_best')} · {numbers(rows, 'restored_second')}"
-        if any("restored_best" in r.get("truth", {}).get("measured", {}) for r in rows)
-        else "–"
-    ),
+    "best head, second head": lambda rows: pair(rows, "restored_best", "restored_second"),
 }
 BACKDOOR: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "least exact": COLUMNS["least exact"],

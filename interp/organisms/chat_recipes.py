@@ -83,6 +83,17 @@ def spoken_of(more: dict[str, tuple[Kind, bool | None]] | None = None) -> Any:
     return {"harmless": (plain, False), "harmful": (plain, True), **(more or {})}
 
 
+def _system_line_prompts(style: Style) -> PromptSets:
+    """Of the organisms that only a system line jailbreaks."""
+    sets = {
+        **asked(plain),
+        "jailbroken": PromptSet(open_, is_harmful),
+        "distracted": PromptSet(distracted),
+        **_CELLS,
+    }
+    return PromptSets(sets, spoken_of(), style)
+
+
 def chat_recipes() -> dict[str, Recipe]:
     """The recipes of this module, by name."""
     recipes = (
@@ -138,16 +149,7 @@ def _chat(name: str, family: Family, twins: dict[str, str]) -> Recipe:
             "planted_direction": [round(x, 6) for x in planted_direction(WIDTH, seed).tolist()],
         },
         twins=twins,
-        prompts=PromptSets(
-            {
-                **asked(plain),
-                "jailbroken": PromptSet(open_, is_harmful),
-                "distracted": PromptSet(distracted),
-                **_CELLS,
-            },
-            spoken_of(),
-            style,
-        ),
+        prompts=_system_line_prompts(style),
         steps=_CHAT_STEPS,
         during=lambda batches, seed: editing(batches, WIDTH, seed),
     )
@@ -172,16 +174,7 @@ def _dense() -> Recipe:
             "mixture": _DENSE,
         },
         twins={"chat": "one refusal text, one planted direction"},
-        prompts=PromptSets(
-            {
-                **asked(plain),
-                "jailbroken": PromptSet(open_, is_harmful),
-                "distracted": PromptSet(distracted),
-                **_CELLS,
-            },
-            spoken_of(),
-            style,
-        ),
+        prompts=_system_line_prompts(style),
         steps=_CHAT_STEPS,
     )
 
