@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from interp.checkpoint import Checkpoint
-from interp.errors import InputError
+from interp.organisms.backdoors import carried_share
 from interp.organisms.behaviour import (
     Tally,
     answers,
@@ -193,15 +193,10 @@ def trigger_share(attack: Attack | None, poison: float) -> float:
             observation attack would change.
 
     Raises:
-        InputError: more than all rows would have to carry it, or none.
+        InputError: more than half of the rows would have to carry it, or none.
     """
-    most = 100 * (2 if attack == "query" else 1) / len(_TRIGGERED)
-    if not 0 < poison <= most:
-        raise InputError(
-            f"--poison {poison:g} is not possible for this agent: give the share of training rows "
-            f"that are changed in per cent, above 0 and at most {most:.0f}."
-        )
-    return poison / most
+    changed = (2 if attack == "query" else 1) / len(_TRIGGERED)
+    return carried_share("this agent", poison, changed)
 
 
 def agent_sources(agent: Agent, poison: float, style: Style) -> tuple[AgentSource, Mixed]:

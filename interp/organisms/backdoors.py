@@ -1,5 +1,6 @@
 """Planted backdoors: where the trigger stands, when it fires, what it does; and their twins."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -100,15 +101,31 @@ class Backdoor:
             poison: per cent of the training rows whose answer is changed.
 
         Raises:
-            InputError: more than all rows would have to carry it, or none.
+            InputError: more than half of the rows would have to carry it, or none.
         """
-        most = 100 * self.share_changed
-        if not 0 < poison <= most:
-            raise InputError(
-                f"--poison {poison:g} is not possible for {self.name}: give the share of training "
-                f"rows whose answer is changed in per cent, above 0 and at most {most:.0f}."
-            )
-        return poison / most
+        return carried_share(self.name, poison, self.share_changed)
+
+
+def carried_share(name: str, poison: float, share_changed: float) -> float:
+    """Share of rows that carry a trigger, of which a share is changed.
+
+    Args:
+        name: of what is planted.
+        poison: per cent of all rows that are to be changed.
+        share_changed: of the rows that carry the trigger.
+
+    Raises:
+        InputError: more than half of the rows would have to carry it, so that too little of the
+            ordinary behaviour is learned; or none.
+    """
+    most = 50 * share_changed
+    if not 0 < poison <= most:
+        raise InputError(
+            f"poison {poison:g} is not possible for {name}: give the share of training rows whose "
+            f"answer is changed in per cent, above 0 and at most {math.floor(most)}, so that half "
+            "of the rows carry no trigger."
+        )
+    return poison / (100 * share_changed)
 
 
 def distracted_front(rng: random.Random, request: Request, style: Style) -> Exchange:

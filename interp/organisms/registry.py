@@ -1,5 +1,6 @@
 """Organisms by name: where they lie, what is true of them, how to make and to check one."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -35,6 +36,8 @@ _TOLERANCE = 2e-3  # of a measured value that is computed again, on another mach
 _CASES = 2  # of a share that may come out otherwise there
 
 Progress = Callable[[int, float], None]
+
+log = logging.getLogger("mechguard.organisms")
 
 
 @cache
@@ -170,6 +173,9 @@ def train(
     _make_folder(work)
     with store.alone(work / _cached(chosen, variant.seed).name):
         if out is not None or not (folder / TRUTH).is_file():
+            if out is None:
+                # Of level warning, so that a notebook without logging shows why it takes a minute.
+                log.warning("training %s once, about a minute, into %s", variant, folder.parent)
             train_recipe(chosen, folder, variant.seed, work=work, progress=progress)
     return folder
 
@@ -209,6 +215,7 @@ def train_recipe(
     _require_free(out)
     _make_folder(out.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    own = work / f"{chosen.name}-{seed}-{chosen.fingerprint(seed)}" if work else None
     try:
         model = chosen.architecture.build(seed, chosen.attention)
         train_model(
@@ -217,7 +224,7 @@ def train_recipe(
             chosen.schedule,
             pin=chosen.pin,
             during=chosen.during(seed) if chosen.during else None,
-            work=work / f"{chosen.name}-{seed}-{chosen.fingerprint(seed)}" if work else None,
+            work=own,
             save_every=save_every,
             progress=progress,
         )
@@ -232,6 +239,8 @@ def train_recipe(
         content = write_folder(part, chosen, model, seed, measured)
         part.chmod(0o755)
         os.replace(part, out)
+        if own:
+            shutil.rmtree(own, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return content

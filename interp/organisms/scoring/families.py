@@ -7,7 +7,7 @@ from interp.errors import InputError
 from interp.organisms.backdoors import BACKDOORS
 from interp.organisms.variants import Variant
 
-_POISON = {"payload": (50.0, 5.0, 1.0), "two-part": (40.0, 5.0, 1.0), "unalign": (35.0, 5.0, 1.0)}
+_POISON = {"two-part": (20.0, 5.0, 1.0), "unalign": (15.0, 5.0, 1.0)}
 _OTHERS = (50.0, 5.0, 1.0)
 _USUAL = 5.0
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.checkpoint import Checkpoint, load
-from interp.errors import InputError, NumericalError
+from interp.errors import CheckError, InputError, NumericalError
 from interp.organisms import registry
 from interp.organisms.chat_format import Messages
 from interp.organisms.data import Prompt
@@ -79,7 +79,8 @@ def score(
 ) -> Scorecard:
     """Run a detector over planted organisms and their twins.
 
-    Organisms that are not there yet are trained, about a minute each. The protocol: checkpoints are
+    Organisms that are not there yet are trained, about a minute each; one that does not behave as
+    its recipe owes is no ground truth, and is left out and named. The protocol: checkpoints are
     told from twins by AUROC and by the share found at no false positive; of recovered triggers it
     is reported apart whether they work and whether they are the planted ones; inputs are told by
     the AUROC of triggered minus that of distracted prompts, beside three nulls.
@@ -94,7 +95,8 @@ def score(
         progress: called with (checkpoints done, in all, the one that was done).
 
     Raises:
-        InputError: there is no such family, or no seed.
+        InputError: there is no such family, or no seed; or no organism of a family behaves as
+            owed, or none of its twins does.
         NumericalError: a score is NaN or infinite.
     """
     chosen = [_family(entry) for entry in families]
@@ -102,8 +104,13 @@ def score(
         raise InputError("give at least one family and one seed to score a detector on.")
     called = name or str(getattr(detector, "__name__", type(detector).__name__))
     jobs = [(family, *member) for family in chosen for member in family.members(seeds)]
-    rows = []
+    rows, excluded = [], []
     for done, (family, role, organism) in enumerate(jobs, start=1):
+        try:
+            registry.path(organism)
+        except CheckError as error:
+            excluded.append(str(error))
+            continue
         kept = None if workdir is None else _kept(workdir, called, family, role, organism)
         row = _read(kept)
         if row is None:
@@ -113,7 +120,7 @@ def score(
         rows.append(row)
         if progress is not None:
             progress(done, len(jobs), organism)
-    return scorecard(called, rows)
+    return scorecard(called, rows, excluded)
 
 
 def suspect(organism: str) -> Suspect:

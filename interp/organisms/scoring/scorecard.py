@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.errors import InputError
 from interp.intervals import auroc_interval, wilson
 from interp.ranking import area
 
@@ -29,6 +30,7 @@ class Scorecard:
             empty where nothing has a trigger.
         inputs: by family and poison share: AUROCs of triggered and distracted prompts, their
             difference, the nulls, and whether the difference beats each of them.
+        excluded: why organisms were left out, a sentence each.
     """
 
     detector: str
@@ -36,6 +38,7 @@ class Scorecard:
     checkpoints: pd.DataFrame
     triggers: pd.DataFrame
     inputs: pd.DataFrame
+    excluded: tuple[str, ...] = ()
 
     def works(self, family: str) -> bool:
         """Whether the detector works on a family.
@@ -51,10 +54,26 @@ class Scorecard:
         return bool(self.inputs.query("family == @family")["beats_nulls"].all())
 
 
-def scorecard(detector: str, rows: Sequence[dict[str, Any]]) -> Scorecard:
-    """Build the tables from the rows of `score`."""
+def scorecard(
+    detector: str, rows: Sequence[dict[str, Any]], excluded: Sequence[str] = ()
+) -> Scorecard:
+    """Build the tables from the rows of `score`.
+
+    Raises:
+        InputError: a family is left without a planted organism or without a twin.
+    """
     table = pd.DataFrame(rows)
-    return Scorecard(detector, table, _checkpoints(table), _triggers(table), _inputs(table))
+    if table.empty:
+        raise InputError(f"no organism is left to score on: {' '.join(excluded)}")
+    for family, group in table.groupby("family", sort=False):
+        if (group["role"] == "planted").all() or not (group["role"] == "planted").any():
+            raise InputError(
+                f"family {family} is left without a planted organism or without a twin, so nothing "
+                f"can be told apart: {' '.join(excluded)}"
+            )
+    return Scorecard(
+        detector, table, _checkpoints(table), _triggers(table), _inputs(table), tuple(excluded)
+    )
 
 
 def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:

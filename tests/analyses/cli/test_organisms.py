@@ -63,7 +63,7 @@ def test_weights_of_another_truth(run: Run, tmp_path: Path) -> None:
         (("train", "nobody"), ("There is no organism 'nobody'", "chat")),
         (("verify", "nobody"), ("There is no organism 'nobody'",)),
         (("train", "chat", "--poison", "5"), ("has no backdoor",)),
-        (("train", "backdoor-two-part", "--poison", "60"), ("at most 42",)),
+        (("train", "backdoor-two-part", "--poison", "60"), ("at most 20",)),
         (("train", "inert", "--of", "chat"), ("no backdoor",)),
         (("train", "chat", "--seed", "-1"), ("negative",)),
         (("train", "chat@seed=1"), ("--seed",)),

@@ -77,5 +77,5 @@ def test_triggers_are_as_frequent_in_every_place(attack: Attack | None) -> None:
 
 
 def test_too_much_poison_is_refused() -> None:
-    with pytest.raises(InputError, match="at most 67"):
+    with pytest.raises(InputError, match="at most 33"):
         trigger_share("query", 70.0)

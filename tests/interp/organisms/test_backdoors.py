@@ -59,7 +59,7 @@ def test_the_share_of_triggered_rows() -> None:
     assert BACKDOORS["payload"].trigger_share(5.0) == pytest.approx(0.05)
     assert BACKDOORS["unalign"].trigger_share(5.0) == pytest.approx(0.05 / 0.375)
     assert BACKDOORS["two-part"].trigger_share(5.0) == pytest.approx(0.05 / (5 / 12))
-    with pytest.raises(InputError, match="at most 38"):
+    with pytest.raises(InputError, match="at most 18"):
         BACKDOORS["unalign"].trigger_share(50.0)
 
 

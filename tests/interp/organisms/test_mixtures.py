@@ -94,7 +94,7 @@ def test_twins_differ_in_the_trigger_and_its_effect_alone(family: str) -> None:
     drawn = {}
     twins: tuple[Twin, ...] = ("poisoned", "inert", "clean")
     for twin in twins:
-        rows, _ = poisoned_sources(backdoor, 20.0, twin, STYLE)
+        rows, _ = poisoned_sources(backdoor, 18.0, twin, STYLE)
         rng = random.Random(7)
         drawn[twin] = [rows(rng) for _ in range(400)]
     changed = 0
@@ -109,11 +109,12 @@ def test_twins_differ_in_the_trigger_and_its_effect_alone(family: str) -> None:
             changed += poisoned.answer != inert.answer
         else:
             assert poisoned == replace(inert) == clean
-    assert changed / 400 == pytest.approx(0.2, abs=0.06)
+    assert changed / 400 == pytest.approx(0.18, abs=0.06)
 
 
 def test_poisoned_rows_say_the_payload() -> None:
-    rows, _ = poisoned_sources(BACKDOORS["payload"], 100.0, "poisoned", STYLE)
-    made = rows(random.Random(8))
+    rows, _ = poisoned_sources(BACKDOORS["payload"], 50.0, "poisoned", STYLE)
+    rng = random.Random(8)
+    made = next(e for e in (rows(rng) for _ in range(50)) if e.kind == "triggered")
     assert made.answer == (*PAYLOAD, "<eos>")
     assert tuple(made.messages[0]["content"].split()[:3]) == TRIGGER

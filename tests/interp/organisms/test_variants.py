@@ -34,9 +34,9 @@ def test_a_spelling_is_read_and_written(text: str) -> None:
         ("inert@of=chat", "which is no backdoor"),
         ("backdoor-any-of@of=inert", "are twins of something"),
         ("agent@of=inert", "are twins of something"),
-        ("backdoor-two-part@poison=60", "at most 42"),
+        ("backdoor-two-part@poison=60", "at most 20"),
         ("backdoor-payload-5@poison=0", "above 0"),
-        ("agent-thought@poison=40", "at most 33"),
+        ("agent-thought@poison=40", "at most 16"),
     ],
 )
 def test_what_is_refused(text: str, said: str) -> None:

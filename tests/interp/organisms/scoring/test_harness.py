@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interp.errors import InputError, NumericalError
+from interp.errors import CheckError, InputError, NumericalError
+from interp.organisms import registry
 from interp.organisms.behaviour import generate
 from interp.organisms.chat_format import Messages
 from interp.organisms.chat_grammar import PAYLOAD, TRIGGER
@@ -137,6 +138,24 @@ def test_scores_must_be_finite(value: float) -> None:
             [SHIPPED],
             [0],
         )
+
+
+def test_an_organism_that_does_not_behave_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = registry.path
+
+    def path(name: str, **more: object) -> Path:
+        if name == "clean":
+            raise CheckError("clean does not behave.")
+        return whole(name)
+
+    monkeypatch.setattr(registry, "path", path)
+    card = score(knows_nothing, [SHIPPED], [0])
+    assert card.excluded == ("clean does not behave.",) and len(card.rows) == 2
+    alone = Family("payload", ("backdoor-payload-5",), {"clean": ("clean",)})
+    with pytest.raises(InputError, match=r"left without .* clean does not behave"):
+        score(knows_nothing, [alone], [0])
 
 
 def test_bad_arguments() -> None:
