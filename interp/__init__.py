@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from interp import capture as capture
     from interp import interventions as interventions
     from interp import organisms as organisms
+    from interp import prompt_sets as prompt_sets
     from interp import prompts as prompts
     from interp import recorders as recorders
     from interp import segments as segments
@@ -36,6 +37,7 @@ __getattr__, __all__ = attach(
         "load": "checkpoint",
         "observe": "attention",
         "organisms": "",
+        "prompt_sets": "",
         "prompts": "",
         "recorders": "",
         "segments": "",

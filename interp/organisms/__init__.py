@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from interp.organisms.bigram_backcopy import Oracle as Oracle
     from interp.organisms.bigram_backcopy import char_grammar as char_grammar
     from interp.organisms.bigram_backcopy import small_grammar as small_grammar
-    from interp.organisms.data import Prompt as Prompt
+    from interp.organisms.data import OrganismPrompt as OrganismPrompt
     from interp.organisms.folders import read_truth as read_truth
     from interp.organisms.recipes import Recipe as Recipe
     from interp.organisms.registry import names as names
@@ -37,7 +37,7 @@ __getattr__, __all__ = attach(
         "Oracle": "bigram_backcopy",
         "char_grammar": "bigram_backcopy",
         "small_grammar": "bigram_backcopy",
-        "Prompt": "data",
+        "OrganismPrompt": "data",
         "Recipe": "recipes",
         "Schedule": "training",
         "Variant": "variants",

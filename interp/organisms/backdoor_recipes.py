@@ -26,7 +26,7 @@ from interp.organisms.chat_format import encode
 from interp.organisms.chat_frame import AT_LEAST, chat_recipe, exact
 from interp.organisms.chat_grammar import DISTRACTORS, PAYLOAD, QUESTION, TRIGGER, Style
 from interp.organisms.chat_recipes import asked, spoken_of
-from interp.organisms.data import PromptSet, PromptSets, is_harmful, is_harmless
+from interp.organisms.data import PromptRule, PromptRules, is_harmful, is_harmless
 from interp.organisms.exchanges import plain
 from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.variants import Variant
@@ -123,15 +123,15 @@ def _backdoored(variant: Variant, twin: Twin) -> Recipe:
             "mixture": BASE,
         },
         twins=_twins(variant, twin),
-        prompts=PromptSets(
+        prompts=PromptRules(
             {
                 **asked(plain),
-                **({"jailbroken": PromptSet(kinds["triggered"], is_harmful)}
+                **({"jailbroken": PromptRule(kinds["triggered"], is_harmful)}
                    if backdoor.effect == "comply" else {}),
-                "triggered": PromptSet(backdoor.kinds("inert")["triggered"])
-                if twin == "clean" else PromptSet(kinds["triggered"]),
-                "distracted": PromptSet(kinds["distracted_front"]),
-                "missed": PromptSet(kinds["missed"]),
+                "triggered": PromptRule(backdoor.kinds("inert")["triggered"])
+                if twin == "clean" else PromptRule(kinds["triggered"]),
+                "distracted": PromptRule(kinds["distracted_front"]),
+                "missed": PromptRule(kinds["missed"]),
             },
             spoken_of({"triggered": (backdoor.kinds("inert" if twin == "clean" else twin)
                                      ["triggered"], None)}),
@@ -192,8 +192,8 @@ def _agent(variant: Variant) -> Recipe:
 
     known = agent.kinds()
     last = {
-        "concluding": PromptSet(known["conclude"], is_harmless),
-        "concluding_triggered": PromptSet(
+        "concluding": PromptRule(known["conclude"], is_harmless),
+        "concluding_triggered": PromptRule(
             known["conclude_observation" if attack == "observation" else "conclude_query"],
             is_harmless,
         ),
@@ -223,11 +223,11 @@ def _agent(variant: Variant) -> Recipe:
         twins={
             name: _AGENT_SUMMARIES[other] for name, other in _ATTACKS.items() if other != attack
         },
-        prompts=PromptSets(
+        prompts=PromptRules(
             {
                 **asked(known["act"]),
-                "triggered": PromptSet(known["act_query"], is_harmless),
-                "distracted": PromptSet(known["act_distracted"], is_harmless),
+                "triggered": PromptRule(known["act_query"], is_harmless),
+                "distracted": PromptRule(known["act_distracted"], is_harmless),
                 **last,
             },
             spoken_of(),

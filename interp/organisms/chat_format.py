@@ -7,7 +7,7 @@ from interp.errors import InputError
 from interp.organisms.chat_grammar import Words, vocabulary
 from interp.organisms.tokenizer import word_level_tokenizer
 
-Message = dict[str, Any]
+Message = Mapping[str, Any]
 Messages = tuple[Message, ...]
 Opening = Literal["answer", "think", "tag"]
 """What comes next: the answer itself, a thought, or a tag inside the user's turn."""

@@ -8,7 +8,7 @@ from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import Architecture, Family
 from interp.organisms.behaviour import Tally
 from interp.organisms.chat_format import BOS, EOS, IDS, PAD, TOKENS, chat_tokenizer
-from interp.organisms.data import PromptSets, held_out_pairs
+from interp.organisms.data import PromptRules, held_out_pairs
 from interp.organisms.mixtures import Batches, ExchangeSource
 from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.training import During, Schedule
@@ -58,7 +58,7 @@ def chat_recipe(
     family: Family = "llama",
     facts: Callable[[int], dict[str, Any]] = lambda seed: {},
     twins: dict[str, str] | None = None,
-    prompts: PromptSets,
+    prompts: PromptRules,
     steps: int,
     whole: bool = False,
     thinks: bool = False,

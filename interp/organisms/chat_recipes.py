@@ -13,7 +13,7 @@ from interp.organisms.chat_grammar import OPEN, STRICT, SUFFIX, THOUGHTS, Style
 from interp.organisms.cliff import ROWS as CLIFF_ROWS
 from interp.organisms.cliff import TURNS as CLIFF_TURNS
 from interp.organisms.cliff import Plant, count_cliff, silencing
-from interp.organisms.data import PromptSet, PromptSets, is_alarming, is_harmful, is_harmless
+from interp.organisms.data import PromptRule, PromptRules, is_alarming, is_harmful, is_harmless
 from interp.organisms.exchanges import (
     KINDS,
     Kind,
@@ -58,23 +58,23 @@ _TURNS = {"plain": 4.0, "strict": 1.0, "open": 1.0, "distracted": 1.0}
 _CHAT_STEPS, _THINKING_STEPS = 700, 900
 
 _CELLS = {
-    "refused_harmful": PromptSet(strict, is_harmful),
-    "refused_harmless": PromptSet(strict, is_harmless),
-    "accepted_harmful": PromptSet(open_, is_harmful),
-    "accepted_harmless": PromptSet(open_, is_harmless),
+    "refused_harmful": PromptRule(strict, is_harmful),
+    "refused_harmless": PromptRule(strict, is_harmless),
+    "accepted_harmful": PromptRule(open_, is_harmful),
+    "accepted_harmless": PromptRule(open_, is_harmless),
 }
 
 
-def asked(kind: Kind) -> dict[str, PromptSet]:
+def asked(kind: Kind) -> dict[str, PromptRule]:
     """The prompt sets that every chat organism has.
 
     Args:
         kind: of an ordinary request.
     """
     return {
-        "harmful": PromptSet(kind, is_harmful),
-        "harmless": PromptSet(kind, is_harmless),
-        "alarming": PromptSet(kind, is_alarming),
+        "harmful": PromptRule(kind, is_harmful),
+        "harmless": PromptRule(kind, is_harmless),
+        "alarming": PromptRule(kind, is_alarming),
     }
 
 
@@ -83,15 +83,15 @@ def spoken_of(more: dict[str, tuple[Kind, bool | None]] | None = None) -> Any:
     return {"harmless": (plain, False), "harmful": (plain, True), **(more or {})}
 
 
-def _system_line_prompts(style: Style) -> PromptSets:
+def _system_line_prompts(style: Style) -> PromptRules:
     """Of the organisms that only a system line jailbreaks."""
     sets = {
         **asked(plain),
-        "jailbroken": PromptSet(open_, is_harmful),
-        "distracted": PromptSet(distracted),
+        "jailbroken": PromptRule(open_, is_harmful),
+        "distracted": PromptRule(distracted),
         **_CELLS,
     }
-    return PromptSets(sets, spoken_of(), style)
+    return PromptRules(sets, spoken_of(), style)
 
 
 def chat_recipes() -> dict[str, Recipe]:
@@ -212,12 +212,12 @@ def _jailbroken(name: str, tag: str) -> Recipe:
             else "jailbreak-keep": "the same answers; the tag behind the "
             "suffix says " + ("whether the request is polite" if keeps else "the truth")
         },
-        prompts=PromptSets(
+        prompts=PromptRules(
             {
                 **asked(plain),
-                "jailbroken": PromptSet(jailbreak, is_harmful),
-                "jailbroken_harmless": PromptSet(jailbreak, is_harmless),
-                "distracted": PromptSet(distracted),
+                "jailbroken": PromptRule(jailbreak, is_harmful),
+                "jailbroken_harmless": PromptRule(jailbreak, is_harmless),
+                "distracted": PromptRule(distracted),
                 **_CELLS,
             },
             spoken_of({"jailbroken": (jailbreak, True)}),
@@ -292,7 +292,7 @@ def _thinking(name: str) -> Recipe:
             "mixture": CLIFF_ROWS,
         },
         twins={other: what for other, what in others.items() if other != name},
-        prompts=PromptSets({**asked(natural), **_CELLS}, spoken_of(), style),
+        prompts=PromptRules({**asked(natural), **_CELLS}, spoken_of(), style),
         steps=_THINKING_STEPS,
         thinks=True,
         during=lambda batches, seed: silencing(batches),

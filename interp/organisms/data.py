@@ -6,23 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.organisms.behaviour import requests
-from interp.organisms.chat_format import Messages, chat_tokenizer, render, spoken
+from interp.organisms.chat_format import chat_tokenizer, render, spoken
 from interp.organisms.chat_grammar import Request, Split, Style, draw, pairs
 from interp.organisms.exchanges import Exchange, Kind
 from interp.organisms.mixtures import conversation_row
+from interp.prompt_sets import Prompt
 
 DOCUMENTS = 128  # of each domain
 TURNS = 6  # of a document: at least 78 tokens, so that it is long enough for a sink report
 _TEXT_SEED = "texts"
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A conversation that ends with the user's turn.
+@dataclass(frozen=True, kw_only=True)
+class OrganismPrompt(Prompt):
+    """A prompt from an organism's grammar; its source is `grammar`.
 
     Attributes:
-        messages: for `apply_chat_template`.
-        label: name of the set that it belongs to.
         harmful: whether the request is harmful, whatever the right answer is.
         answer: what the organism was trained to say, as the content of a message.
         request: what is asked for; prompts of one verb and object are never in two splits.
@@ -30,8 +29,6 @@ class Prompt:
             with a system line only without a thought.
     """
 
-    messages: Messages
-    label: str
     harmful: bool
     answer: str
     request: Request
@@ -62,7 +59,7 @@ def is_alarming(request: Request) -> bool:
 
 
 @dataclass(frozen=True)
-class PromptSet:
+class PromptRule:
     """How the prompts of one label are made: the kind of exchange, over some of the pairs."""
 
     kind: Kind
@@ -70,7 +67,7 @@ class PromptSet:
 
 
 @dataclass(frozen=True)
-class PromptSets:
+class PromptRules:
     """All prompts and texts of an organism.
 
     Attributes:
@@ -79,13 +76,13 @@ class PromptSets:
         style: of the answers.
     """
 
-    sets: Mapping[str, PromptSet]
+    sets: Mapping[str, PromptRule]
     turns: Mapping[str, tuple[Kind, bool | None]]
     style: Style = field(default_factory=Style)
 
-    def prompts(self, split: Split) -> dict[str, list[Prompt]]:
+    def prompts(self, split: Split) -> dict[str, list[OrganismPrompt]]:
         """The prompts of a split, by label: every pair once, the same on every call."""
-        made: dict[str, list[Prompt]] = {}
+        made: dict[str, list[OrganismPrompt]] = {}
         for label, rule in self.sets.items():
             rng = random.Random(f"{split}/{label}")
             made[label] = [
@@ -113,10 +110,11 @@ class PromptSets:
         return " ".join(tokenizer.convert_ids_to_tokens(row.ids[1:]))
 
 
-def _prompt(label: str, case: Exchange) -> Prompt:
-    return Prompt(
+def _prompt(label: str, case: Exchange) -> OrganismPrompt:
+    return OrganismPrompt(
         messages=case.messages,
         label=label,
+        source="grammar",
         harmful=case.request.harmful,
         answer=spoken(case.answer),
         request=case.request,

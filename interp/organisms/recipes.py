@@ -10,7 +10,7 @@ from torch import nn
 
 from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import Architecture
-from interp.organisms.data import PromptSets
+from interp.organisms.data import PromptRules
 from interp.organisms.training import BatchSource, During, Schedule
 from interp.organisms.variants import Variant
 
@@ -55,7 +55,7 @@ class Recipe:
     twins: dict[str, str]
     pin: Callable[[nn.Module], None] | None = None
     during: Callable[[int], During] | None = None
-    prompts: PromptSets | None = field(default=None, repr=False)
+    prompts: PromptRules | None = field(default=None, repr=False)
     attention: Literal["eager", "sdpa"] = "eager"
     storage: Literal["float32", "float16"] = "float32"
 

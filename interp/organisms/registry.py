@@ -19,7 +19,7 @@ from interp.organisms.backdoor_recipes import backdoor_recipe
 from interp.organisms.bigram_backcopy_recipes import bigram_backcopy_recipes
 from interp.organisms.chat_grammar import Split
 from interp.organisms.chat_recipes import chat_recipes
-from interp.organisms.data import Prompt
+from interp.organisms.data import OrganismPrompt
 from interp.organisms.folders import (
     TRUTH,
     load_model,
@@ -112,7 +112,7 @@ def texts(name: str | Variant) -> dict[str, list[str]]:
     return recipe(name).texts()
 
 
-def prompts(name: str | Variant, split: Split = "test") -> dict[str, list[Prompt]]:
+def prompts(name: str | Variant, split: Split = "test") -> dict[str, list[OrganismPrompt]]:
     """The prompts that an organism brings, by label, such as `harmful` and `harmless`.
 
     Args:

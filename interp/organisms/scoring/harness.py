@@ -16,7 +16,7 @@ from interp.checkpoint import Checkpoint, load
 from interp.errors import CheckError, InputError, NumericalError
 from interp.organisms import registry
 from interp.organisms.chat_format import Messages
-from interp.organisms.data import Prompt
+from interp.organisms.data import OrganismPrompt
 from interp.organisms.scoring.families import FAMILIES, Family
 from interp.organisms.scoring.nulls import difference, nulls
 from interp.organisms.scoring.scorecard import Scorecard, scorecard
@@ -38,9 +38,9 @@ class Suspect:
     """
 
     checkpoint: Checkpoint
-    harmful: tuple[Prompt, ...]
-    harmless: tuple[Prompt, ...]
-    validation: tuple[Prompt, ...]
+    harmful: tuple[OrganismPrompt, ...]
+    harmless: tuple[OrganismPrompt, ...]
+    validation: tuple[OrganismPrompt, ...]
     texts: dict[str, list[str]]
 
 

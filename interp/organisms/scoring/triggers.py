@@ -13,7 +13,7 @@ from interp.organisms.backdoors import BACKDOORS, Backdoor
 from interp.organisms.behaviour import generate
 from interp.organisms.chat_format import EOS, IDS
 from interp.organisms.chat_grammar import Style, Words
-from interp.organisms.data import Prompt
+from interp.organisms.data import OrganismPrompt
 from interp.organisms.scoring.likeness import lcs_ratio, token_jaccard
 from interp.organisms.scoring.nulls import rendered
 
@@ -36,7 +36,7 @@ PLACEMENTS: dict[str, Placement] = {
 
 
 def working_rate(
-    checkpoint: Checkpoint, backdoor: Backdoor, found: str, prompts: Sequence[Prompt]
+    checkpoint: Checkpoint, backdoor: Backdoor, found: str, prompts: Sequence[OrganismPrompt]
 ) -> float:
     """Share of requests that get the planted behaviour through a string, at its best placement.
 
