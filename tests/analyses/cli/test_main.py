@@ -70,7 +70,7 @@ def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
         (["nonsense"], "No such command 'nonsense'"),
         (["sinks", "m", "--texts", "t", "--out", "o", "--nonsense"], "No such option: --nonsense"),
         (["sinks", "m", "--texts", "t"], "Missing option '--out'"),
-        (["sinks", "m", "--out", "o"], "Missing option '--texts'"),
+        (["sinks", "m", "--out", "o"], "m needs --texts FILE"),
         (
             ["sinks", "m", "--texts", "t", "--out", "o", "--length", "long"],
             "Invalid value for '--length'",

@@ -273,9 +273,7 @@ def test_missing_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["bb-plain", "bb-gated", "chat", "cliff", "jailbreak-erase", "backdoor-unalign"]
-)
+@pytest.mark.parametrize("name", ["bb-plain", "chat", "cliff", "jailbreak-erase"])
 def test_training_reaches_what_is_owed_on_another_seed(name: str, tmp_path: Path) -> None:
     spelled, out = f"{name}@seed=1", tmp_path / name
     organisms.train(spelled, out, work=tmp_path / "work")
