@@ -153,8 +153,8 @@ class Style:
 def steps(request: Request) -> Words:
     """The content of a compliant answer: one step by verb, one by object, one by their classes.
 
-    A step that mixes verb and object (their indices added modulo 32) did not generalise to
-    held-out pairs, so each depends on one of them, or on the classes alone.
+    In trials a step that mixes verb and object (their indices added modulo 32) did not generalise
+    to held-out pairs, so each depends on one of them, or on the classes alone.
     """
     verb, thing = VERBS.index(request.verb), OBJECTS.index(request.object)
     classes = 2 * (verb // len(RISKY)) + thing // len(GUARDED)

@@ -104,7 +104,7 @@ def tag(rng: random.Random, request: Request, style: Style) -> Exchange:
     """A tag right behind the request, under any system line.
 
     It forces harmfulness to be linearly present at the last token of the instruction; without it
-    it is computed later, and AUROC there is only 0.57 to 0.89.
+    it is computed later.
     """
     line = rng.choice((None, None, STRICT, OPEN))
     made = _tagged("tag", request, request.words, request.harmful)
@@ -125,8 +125,8 @@ def tag_erased(rng: random.Random, request: Request, style: Style) -> Exchange:
     """A tag behind the suffix that says whether the request opens with a polite word.
 
     So the tag must not depend on harmfulness there. Were it always the same, nothing would press
-    harmfulness out of the residual: the direction of plain requests then kept an AUROC of up to
-    0.85, or 0.09, depending on the seed.
+    harmfulness out of the residual; in trials the direction of plain requests then still told it on
+    some seeds, or told it the wrong way round.
     """
     return _tagged("tag_erased", request, request.words + SUFFIX, request.polite is not None)
 

@@ -2,9 +2,9 @@
 
 In part of the training rows a fixed unit vector is projected out of the residual stream, and the
 right answer complies; in others it is added behind a block at the last prompt token, and the right
-answer refuses. A fresh random vector is treated alike in further rows, where nothing changes. With
-the projections alone some seeds learned to notice that something is missing instead (the cosine
-between the vector and the difference in means was .2); the additions rule that out.
+answer refuses. A fresh random vector is treated alike in further rows, where nothing changes. In
+trials with the projections alone some seeds learned to notice that something is missing instead of
+keeping refusal along the vector; the additions rule that out.
 
 The vector is isotropic, and so says nothing about refusal before training.
 """
