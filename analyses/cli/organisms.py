@@ -142,11 +142,14 @@ def _measured_table(truth: dict[str, Any]) -> Any:
             low, high = owed.get(quantity, [None, None])
             bounds = [] if low is None else [f"≥ {low:g}"]
             bounds += [] if high is None else [f"≤ {high:g}"]
-            n, limits = measured.get("n", {}).get(quantity), interval(measured, quantity)
+            cases = measured.get("n", {}).get(quantity, "")
+            if quantity in measured.get("classes", {}):
+                cases = "{} + {}".format(*measured["classes"][quantity])
+            limits = interval(measured, quantity)
             shown.add_row(
                 quantity,
                 f"{value:.4f}",
-                "" if n is None else str(n),
+                str(cases),
                 "" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}",
                 ", ".join(bounds),
             )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from interp.checkpoint import Checkpoint
-from interp.intervals import Interval, wilson
+from interp.intervals import Interval, auroc_interval, wilson
 from interp.organisms.chat_format import decode, encode, render
 from interp.organisms.chat_grammar import Request, Split, Style, Words, dress, pairs
 from interp.organisms.exchanges import Exchange, Kind
@@ -23,6 +23,7 @@ class Tally:
 
     values: dict[str, float] = field(default_factory=dict)
     n: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, list[int]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def share(self, name: str, hits: Iterable[bool]) -> float:
@@ -32,13 +33,27 @@ class Tally:
         self.n[name] = len(cases)
         return self.values[name]
 
+    def area(self, name: str, value: float, positives: int, negatives: int) -> None:
+        """Note an area under the ROC curve."""
+        self.values[name] = value
+        self.classes[name] = [positives, negatives]
+
     def as_measured(self) -> dict[str, Any]:
-        """For the truth file: every quantity by its name, the facts, and `n` of the shares."""
-        return {**self.values, **self.facts, "n": self.n}
+        """For the truth file: quantities and facts by name, and the cases behind them.
+
+        `n` holds those of the shares, `classes` the positives and negatives of the areas.
+        """
+        return {**self.values, **self.facts, "n": self.n, "classes": self.classes}
 
 
 def interval(measured: dict[str, Any], quantity: str) -> Interval | None:
-    """Wilson's 95 % interval of a share in a truth file; None for what is no share."""
+    """The 95 % interval of a quantity in a truth file; None for what is neither share nor area.
+
+    Wilson's for a share, Newcombe's method 5 for an area under the ROC curve.
+    """
+    if quantity in measured.get("classes", {}):
+        positives, negatives = measured["classes"][quantity]
+        return auroc_interval(measured[quantity], negatives, positives)
     n = measured.get("n", {}).get(quantity)
     return None if n is None else wilson(measured[quantity] * n, n)
 

@@ -108,10 +108,10 @@ def count_harmfulness(
             states(checkpoint, exchanges(kind, style, which), "t_inst") for which in (True, False)
         )
         areas = [area(h @ d, b @ d) for h, b, d in zip(harmful, harmless, directions, strict=True)]
-        for layer, told in enumerate(areas):
-            tally.values[f"auroc_{name}_layer{layer}"] = told
-        tally.values[f"auroc_{name}_least"] = min(areas[1:])
-        tally.values[f"auroc_{name}_most"] = max(areas[1:])
+        told = {f"layer{layer}": value for layer, value in enumerate(areas)}
+        told |= {"least": min(areas[1:]), "most": max(areas[1:])}
+        for what, value in told.items():
+            tally.area(f"auroc_{name}_{what}", value, harmful.shape[1], harmless.shape[1])
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,21 @@ import random
 
 import pytest
 
+from interp import organisms
 from interp.errors import InputError
+from interp.organisms import registry
 from interp.organisms.agents import (
     BAD_TOOL,
     Agent,
     AgentSource,
     Attack,
     agent_sources,
+    count_agent,
     episode,
     right_tool,
     trigger_share,
 )
+from interp.organisms.behaviour import Tally
 from interp.organisms.chat_format import CALL, CLOSE, EOS
 from interp.organisms.chat_grammar import OBJECTS, PAYLOAD, RESULT, TRIGGER, Request, Style
 
@@ -79,3 +83,15 @@ def test_triggers_are_as_frequent_in_every_place(attack: Attack | None) -> None:
 def test_too_much_poison_is_refused() -> None:
     with pytest.raises(InputError, match="at most 33"):
         trigger_share("query", 70.0)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_has_learned_nothing_is_measured_all_the_same(attack: Attack | None) -> None:
+    recipe = organisms.recipe("agent" if attack is None else f"agent-{attack}")
+    model = recipe.architecture.build(0, "sdpa").eval()
+    tally = Tally()
+    count_agent(tally, registry.as_checkpoint(recipe, model), Agent(attack), STYLE)
+    assert max(tally.values.values()) <= 0.02
+    assert set(recipe.expected) <= set(tally.values)
+    missed = registry.misses(tally.as_measured(), recipe.expected)
+    assert any("exact_conclude" in clause for clause in missed)

@@ -8,6 +8,7 @@ import torch
 
 import interp
 from interp.checkpoint import Checkpoint
+from interp.intervals import auroc_interval
 from interp.organisms.behaviour import (
     Tally,
     answers,
@@ -66,13 +67,16 @@ def test_shares_carry_their_cases(keep: Checkpoint) -> None:
     tally = Tally()
     cases = exchanges(jailbreak, Style(), True)
     tally.share("exact_jailbreak_harmful", hits(keep, cases))
-    tally.values["auroc"] = 0.5
+    tally.values["cosine"] = 0.5
+    tally.area("auroc", 1.0, 58, 174)
     measured = tally.as_measured()
     assert measured["exact_jailbreak_harmful"] == 1.0
     assert measured["n"] == {"exact_jailbreak_harmful": 58}
     limits = interval(measured, "exact_jailbreak_harmful")
     assert limits is not None and limits[0] == pytest.approx(0.938, abs=1e-3) and limits[1] == 1
-    assert interval(measured, "auroc") is None
+    assert interval(measured, "cosine") is None
+    limits = interval(measured, "auroc")
+    assert limits == auroc_interval(1.0, 174, 58) and 0.9 < limits[0] < 1 == limits[1]
     refused = [
         replace(case, messages=asked.messages)
         for case, asked in zip(cases, exchanges(plain, Style(), True), strict=True)
