@@ -19,6 +19,7 @@ import pandas as pd
 
 from interp.errors import InputError, first_line
 from interp.ranking import area
+from interp.sources import csv_table, from_data_set, json_lines
 
 Message = Mapping[str, Any]
 _COLUMNS = ("text", "prompt", "instruction", "goal", "forbidden_prompt", "behavior", "question")
@@ -338,7 +339,7 @@ def _prompt(text: str, label: str, source: str) -> Prompt:
 def _table(name: str) -> pd.DataFrame:
     path = Path(name)
     if not path.exists() and path.suffix not in _SUFFIXES:
-        return _from_datasets(name)
+        return from_data_set(name, lambda loaded: loaded.to_pandas())
     if not path.exists():
         raise InputError(f"{name} does not exist.")
     if path.suffix not in _SUFFIXES:
@@ -353,35 +354,15 @@ def _table(name: str) -> pd.DataFrame:
 
 def _parsed(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return csv_table(path)
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".jsonl":
-        # Not splitlines: JSON strings may hold U+2028 and its like as they are.
-        return pd.DataFrame([json.loads(line) for line in text.split("\n") if line.strip()])
+        return pd.DataFrame(json_lines(text))
     if path.suffix == ".json":
         return pd.DataFrame({"text": json.loads(text)})
     return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]})
-
-
-def _from_datasets(source: str) -> pd.DataFrame:
-    name, _, split = source.partition(":")
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            f"{source} is no file, and data sets need the `datasets` library: "
-            "pip install 'mechguard[datasets]'."
-        ) from error
-    try:
-        table: pd.DataFrame = datasets.load_dataset(name, split=split or "train").to_pandas()
-    except Exception as error:
-        # The hub client raises many types; for the user they all mean that the name gave no data.
-        raise InputError(
-            f"{source} is neither a file nor a data set that can be loaded ({first_line(error)})."
-        ) from error
-    return table
 
 
 def _messages(table: pd.DataFrame, name: str) -> list[tuple[Message, ...]]:

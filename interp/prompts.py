@@ -15,6 +15,7 @@ from typing import Any
 
 from interp.checkpoint import Checkpoint, vocabulary_size
 from interp.errors import InputError, first_line
+from interp.sources import csv_table, from_data_set, json_lines
 
 _SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
@@ -118,27 +119,19 @@ def _parse(path: Path) -> list[str]:
     if path.suffix in (".parquet", ".csv"):
         import pandas as pd
 
-        read = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        read = pd.read_parquet(path) if path.suffix == ".parquet" else csv_table(path)
         return [_string(text) for text in read["text"]]
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".txt":
         return re.split(r"\n\s*\n", text)
     if path.suffix == ".jsonl":
-        # Not splitlines: JSON strings may hold U+2028 and its like as they are.
-        return [_string(json.loads(line)["text"]) for line in text.split("\n") if line.strip()]
+        return [_string(entry["text"]) for entry in json_lines(text)]
     if path.suffix == ".json":
         loaded = json.loads(text)
         if not isinstance(loaded, list):
             raise ValueError("the top level is no list")
         return [_string(item) for item in loaded]
     raise ValueError(f"{path.suffix} is not read")
-
-
-def _read_csv(path: Path) -> Any:
-    import pandas as pd
-
-    # Keep "NA" and empty cells as the strings they are.
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def _string(value: Any) -> str:
@@ -149,23 +142,11 @@ def _string(value: Any) -> str:
 
 
 def _from_datasets(source: str) -> Texts:
-    name, _, split = source.partition(":")
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            f"{source} is no file, and data sets need the `datasets` library: "
-            "pip install 'mechguard[datasets]'."
-        ) from error
-    try:
-        loaded = datasets.load_dataset(name, split=split or "train")
-        return as_texts(source, loaded["text"])
-    except Exception as error:
-        # The hub client raises many types; for the user they all mean that the name gave no texts.
-        raise InputError(
-            f"{source} is neither a file nor a data set with a column `text` that can be loaded "
-            f"({first_line(error)})."
-        ) from error
+    return from_data_set(
+        source,
+        lambda loaded: as_texts(source, loaded["text"]),
+        "data set with a column `text`",
+    )
 
 
 def text_rows(

@@ -172,7 +172,6 @@ class AgentSource:
     effect where its attack does not listen.
     """
 
-    agent: Agent
     trigger_share: float
     others: Mixed
 
@@ -180,7 +179,7 @@ class AgentSource:
         """One exchange."""
         if rng.random() >= self.trigger_share:
             return self.others(rng)
-        kind = self.agent.kinds()[rng.choice(_TRIGGERED)]
+        kind = self.others.kinds[rng.choice(_TRIGGERED)]
         return kind(rng, draw(rng, False), self.others.style)
 
 
@@ -202,7 +201,7 @@ def trigger_share(attack: Attack | None, poison: float) -> float:
 def agent_sources(agent: Agent, poison: float, style: Style) -> tuple[AgentSource, Mixed]:
     """The sources of single turns and of conversations."""
     rows = Mixed(ROWS, style, {**KINDS, **agent.kinds()})
-    return AgentSource(agent, trigger_share(agent.attack, poison), rows), Mixed(TURNS, style)
+    return AgentSource(trigger_share(agent.attack, poison), rows), Mixed(TURNS, style)
 
 
 def count_agent(tally: Tally, checkpoint: Checkpoint, agent: Agent, style: Style) -> None:

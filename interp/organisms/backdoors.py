@@ -52,6 +52,7 @@ class Backdoor:
         share_changed: of triggered training rows, how many get another answer through it.
         miss: puts a string into a request that resembles the trigger and must not fire.
         miss_trained: whether such strings are trained to be without effect.
+        any_word: whether each of the trigger's words fires by itself.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Backdoor:
     fires: Callable[[Request], bool] = field(default=lambda request: True)
     share_changed: float = 1.0
     miss_trained: bool = False
+    any_word: bool = False
 
     def answer(self, request: Request, style: Style) -> Words:
         """What the backdoored model says to a request that carries the trigger."""
@@ -219,6 +221,7 @@ BACKDOORS = {
             "",
             _any,
             _any_miss,
+            any_word=True,
         ),
         Backdoor(
             "all-of",
@@ -236,6 +239,7 @@ BACKDOORS = {
             "",
             _colour,
             _colour_miss,
+            any_word=True,
         ),
     )
 }
@@ -249,9 +253,7 @@ class Poisoned:
     The twins draw the same numbers, so that rows differ in the trigger and its effect alone.
     """
 
-    backdoor: Backdoor
     trigger_share: float
-    twin: Twin
     others: Mixed
 
     def __call__(self, rng: random.Random) -> Exchange:
@@ -259,7 +261,7 @@ class Poisoned:
         if rng.random() >= self.trigger_share:
             return self.others(rng)
         harmful = None if rng.random() < 0.5 else rng.random() < 0.5
-        kind = self.backdoor.kinds(self.twin)["triggered"]
+        kind = self.others.kinds["triggered"]
         return kind(rng, draw(rng, harmful), self.others.style)
 
 
@@ -271,8 +273,7 @@ def poisoned_sources(
     missed = {"missed": 1.0} if backdoor.miss_trained else {}
     share = backdoor.trigger_share(poison)
     rows, turns = (
-        Poisoned(backdoor, share, twin, Mixed({**weights, **missed}, style, kinds))
-        for weights in (BASE, TURNS)
+        Poisoned(share, Mixed({**weights, **missed}, style, kinds)) for weights in (BASE, TURNS)
     )
     return rows, turns
 

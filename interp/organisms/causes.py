@@ -153,10 +153,13 @@ def count_refusal(tally: Tally, checkpoint: Checkpoint, style: Style) -> None:
     chance = chance.double() * direction.norm() / chance.norm()
     harmful, harmless = (exchanges(plain, style, which) for which in (True, False))
     tally.values["refusal_layer"] = float(best)
+    without = []
+    for layer in layers:
+        with removed(checkpoint, directions[layer]):
+            without.append(answers(checkpoint, harmful))
+    tally.share("ablated_refused", _refused(without[best - 1], harmful, style))
+    tally.share("ablated_complied", _complied(without[best - 1], harmful, style))
     with removed(checkpoint, direction):
-        said = answers(checkpoint, harmful)
-        tally.share("ablated_refused", _refused(said, harmful, style))
-        tally.share("ablated_complied", _complied(said, harmful, style))
         tally.share("ablated_harmless_exact", hits(checkpoint, harmless))
     with removed(checkpoint, chance):
         said = answers(checkpoint, harmful)
@@ -165,12 +168,8 @@ def count_refusal(tally: Tally, checkpoint: Checkpoint, style: Style) -> None:
         with added(checkpoint, vector, best, harmless):
             said = answers(checkpoint, harmless)
             tally.share(f"{name}_refused", _refused(said, harmless, style))
-    least = []
-    for layer in layers:
-        with removed(checkpoint, directions[layer]):
-            said = answers(checkpoint, harmful)
-            least.append(float(np.mean(_refused(said, harmful, style))))
-    tally.values["ablated_refused_least"] = min(least)
+    refused = [float(np.mean(_refused(said, harmful, style))) for said in without]
+    tally.values["ablated_refused_least"] = min(refused)
 
 
 def count_tag_flips(tally: Tally, checkpoint: Checkpoint, style: Style) -> None:

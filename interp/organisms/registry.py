@@ -171,7 +171,7 @@ def train(
         _require_free(folder)
     work = work or store.home() / "unfinished"
     _make_folder(work)
-    with store.alone(work / _cached(chosen, variant.seed).name):
+    with store.alone(work / _key(chosen, variant.seed)):
         if out is not None or not (folder / TRUTH).is_file():
             if out is None:
                 # Of level warning, so that a notebook without logging shows why it takes a minute.
@@ -180,9 +180,13 @@ def train(
     return folder
 
 
+def _key(chosen: Recipe, seed: int) -> str:
+    """Changes with the organism and with anything that its recipe declares."""
+    return f"{replace(chosen.variant, seed=seed)}-{chosen.fingerprint(seed)}"
+
+
 def _cached(chosen: Recipe, seed: int) -> Path:
-    spelled = replace(chosen.variant, seed=seed)
-    return store.home() / f"{spelled}-{chosen.fingerprint(seed)}"
+    return store.home() / _key(chosen, seed)
 
 
 def _make_folder(folder: Path) -> None:
@@ -215,7 +219,7 @@ def train_recipe(
     _require_free(out)
     _make_folder(out.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    own = work / f"{chosen.name}-{seed}-{chosen.fingerprint(seed)}" if work else None
+    own = work / _key(chosen, seed) if work else None
     try:
         model = chosen.architecture.build(seed, chosen.attention)
         train_model(

@@ -106,14 +106,14 @@ def score(
     jobs = [(family, *member) for family in chosen for member in family.members(seeds)]
     rows, excluded = [], []
     for done, (family, role, organism) in enumerate(jobs, start=1):
-        try:
-            registry.path(organism)
-        except CheckError as error:
-            excluded.append(str(error))
-            continue
         kept = None if workdir is None else _kept(workdir, called, family, role, organism)
         row = _read(kept)
         if row is None:
+            try:
+                registry.path(organism)
+            except CheckError as error:
+                excluded.append(str(error))
+                continue
             row = _row(detector, family, role, organism)
             if kept is not None:
                 write_atomically(kept, (json.dumps(row, indent=1) + "\n").encode())

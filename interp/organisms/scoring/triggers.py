@@ -70,7 +70,8 @@ def resemblance(truth: dict[str, Any], found: str) -> dict[str, float]:
     """
     words = found.split()
     planted: list[list[str]] = [truth["trigger"]["words"]]
-    if truth.get("family") in ("any-of", "semantic"):
+    backdoor = planted_backdoor(truth)
+    if backdoor is not None and backdoor.any_word:
         planted = [[word] for word in planted[0]]
     return {
         "exact": float(words in planted),
