@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from analyses.sink_finding.causal import CausalEffects, causal_effects
 from analyses.sink_finding.finding import SinkFinding, build
 from analyses.sink_finding.measure import measure, parity
 from interp import ranks
+from interp.artifacts import origin, versions
 from interp.attention import AttentionPath, require_interface
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -222,15 +222,10 @@ def _provenance(
     counts = {name: sum(row.domain == name for row in rows.rows) for name in rows.domains}
     names = dict.fromkeys([*hashes, *counts])
     return {
-        "model": checkpoint.name,
-        "revision": checkpoint.revision,
-        "fingerprint": checkpoint.fingerprint,
-        "model_type": checkpoint.anatomy.model_type,
+        **origin(checkpoint),
         "parameters": checkpoint.anatomy.parameters,
-        "dtype": str(checkpoint.dtype).removeprefix("torch."),
         "device": str(checkpoint.device),
         "attention": attention,
-        "tokenizer_hash": checkpoint.tokenizer_hash,
         "bos": rows.bos,
         "data": [
             {
@@ -245,12 +240,6 @@ def _provenance(
         "versions": versions(),
         "command": command,
     }
-
-
-def versions() -> dict[str, str]:
-    """Of mechguard, Python and the libraries that numbers depend on."""
-    libraries = ("mechguard", "torch", "transformers", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in libraries}
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:

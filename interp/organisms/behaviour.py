@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from interp.checkpoint import Checkpoint
+from interp.generation import continuations
 from interp.intervals import Interval, auroc_interval, wilson
 from interp.organisms.chat_format import decode, encode, render
 from interp.organisms.chat_grammar import Request, Split, Style, Words, dress, pairs
 from interp.organisms.exchanges import Exchange, Kind
+from interp.prompts import Row
 
 _LONGEST_ANSWER = 16  # a thought of six words, its end, an answer of eight, and one to spare
 _WORDING_SEED = "wording"
@@ -86,13 +86,11 @@ def prompt_ids(checkpoint: Checkpoint, cases: Sequence[Exchange]) -> list[list[i
     ]
 
 
-@torch.no_grad()
 def answers(checkpoint: Checkpoint, cases: Sequence[Exchange]) -> list[Words]:
     """Greedy answers through transformers' `generate`, as far as <eos>, which is included."""
     return generate(checkpoint, prompt_ids(checkpoint, cases))
 
 
-@torch.no_grad()
 def generate(
     checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], most: int = _LONGEST_ANSWER
 ) -> list[Words]:
@@ -103,28 +101,8 @@ def generate(
         prompts: token ids.
         most: new tokens at most.
     """
-    from transformers import GenerationConfig
-
-    tokenizer: Any = checkpoint.tokenizer
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
-    mask = torch.zeros_like(ids)
-    for number, prompt in enumerate(prompts):
-        ids[number, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[number, longest - len(prompt) :] = 1
-    model: Any = checkpoint.model
-    out = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=GenerationConfig(
-            max_new_tokens=most,
-            do_sample=False,
-            bos_token_id=tokenizer.bos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        ),
-    )
-    return [decode(row) for row in out[:, longest:].tolist()]
+    rows = [Row(i, tuple(prompt), "") for i, prompt in enumerate(prompts)]
+    return [decode(new) for new in continuations(checkpoint, rows, most)]
 
 
 def right(said: Words, case: Exchange) -> bool:

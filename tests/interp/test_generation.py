@@ -1,0 +1,109 @@
+"""Replies: batches, edits and stopped runs change nothing."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp import Checkpoint, InputError, load
+from interp.generation import ends, next_logits, replies
+from interp.interventions import add_vector
+from interp.organisms import prompts
+from interp.prompts import Row
+from interp.sites import Site
+from interp.states import prompt_rows
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load("organism:chat")
+
+
+@pytest.fixture(scope="module")
+def rows(checkpoint: Checkpoint) -> list[Row]:
+    some = prompts("chat")
+    return prompt_rows(checkpoint, [*some["harmful"][:6], *some["refused_harmless"][:6]])
+
+
+def test_the_organism_answers_as_it_was_trained(checkpoint: Checkpoint, rows: list[Row]) -> None:
+    some = prompts("chat")
+    wanted = [p.answer for p in (*some["harmful"][:6], *some["refused_harmless"][:6])]
+    said = replies(checkpoint, rows, max_new_tokens=16)
+    assert [reply.text for reply in said] == wanted
+    assert all(reply.ended for reply in said)
+
+
+def test_replies_do_not_depend_on_the_batch(checkpoint: Checkpoint, rows: list[Row]) -> None:
+    together = replies(checkpoint, rows, max_new_tokens=16)
+    alone = [replies(checkpoint, [row], max_new_tokens=16)[0] for row in rows]
+    assert together == alone
+
+
+def test_a_budget_that_ends_too_soon_is_told(checkpoint: Checkpoint, rows: list[Row]) -> None:
+    (reply,) = replies(checkpoint, rows[:1], max_new_tokens=2)
+    assert not reply.ended and len(reply.ids) == 2
+
+
+def test_an_edit_may_name_a_position_of_every_row(checkpoint: Checkpoint, rows: list[Row]) -> None:
+    push = torch.randn(96, generator=torch.Generator().manual_seed(0)) * 3
+
+    @contextmanager
+    def edit(batch: Sequence[Row]) -> Iterator[None]:
+        last = torch.tensor([[len(row) - 1] for row in batch])
+        with add_vector(checkpoint, push, Site("resid_pre", 1), positions=last):
+            yield
+
+    together = replies(checkpoint, rows, max_new_tokens=8, edit=edit)
+    alone = [replies(checkpoint, [row], max_new_tokens=8, edit=edit)[0] for row in rows]
+    assert together == alone
+    assert together != replies(checkpoint, rows, max_new_tokens=8)
+
+
+def test_a_stopped_run_goes_on(
+    checkpoint: Checkpoint, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    def run(progress: object) -> object:
+        return replies(
+            checkpoint,
+            rows,
+            max_new_tokens=16,
+            batch_tokens=120,
+            workdir=tmp_path,
+            progress=progress,  # type: ignore[arg-type]
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / sorted(p.name for p in tmp_path.iterdir())[0]).write_text("{")  # costs one batch
+    assert run(None) == replies(checkpoint, rows, max_new_tokens=16)
+
+
+def test_next_logits_are_those_of_each_row_alone(checkpoint: Checkpoint, rows: list[Row]) -> None:
+    together = next_logits(checkpoint, rows)
+    with torch.no_grad():
+        alone = torch.stack([checkpoint.model(torch.tensor([r.ids])).logits[0, -1] for r in rows])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_what_does_not_fit_is_refused(checkpoint: Checkpoint, rows: list[Row]) -> None:
+    with pytest.raises(InputError, match="do not fit organism:chat, which was built for 128"):
+        replies(checkpoint, rows, max_new_tokens=128)
+    with pytest.raises(InputError, match="at least one prompt"):
+        replies(checkpoint, [], max_new_tokens=4)
+    with pytest.raises(InputError, match="same index"):
+        replies(checkpoint, [rows[0], rows[0]], max_new_tokens=4)
+
+
+def test_ends_come_from_config_and_tokenizer(checkpoint: Checkpoint) -> None:
+    assert checkpoint.tokenizer is not None
+    assert ends(checkpoint) == [checkpoint.tokenizer.eos_token_id]
