@@ -271,3 +271,23 @@ def finite(values: Tensor, what: str) -> Tensor:
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in at least float32, in which edits are computed."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+_WIDTH_SITES = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"}
+
+
+def require_width(checkpoint: Checkpoint, site: Site, vector: Tensor) -> None:
+    """Refuse a vector of the wrong width before anything runs, where the width is known."""
+    checkpoint.require(site)
+    if site.name in _WIDTH_SITES or site.name == "final_norm":
+        fitted(vector, torch.Size([checkpoint.anatomy.width]))
+
+
+def fitted(vector: Tensor, feature: torch.Size) -> Tensor:
+    """The vector in a site's shape for one token."""
+    if vector.numel() != feature.numel():
+        raise InputError(
+            f"the vector has {vector.numel()} entries, but the site has {feature.numel()} "
+            f"({' × '.join(str(size) for size in feature)}) for each token."
+        )
+    return vector.reshape(feature)

@@ -7,11 +7,10 @@ to act although the model ran is an error, because it would otherwise look like 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.attention import AttentionCall, Tap, observe
@@ -22,15 +21,31 @@ from interp.edits import (
     Positions,
     edited,
     finite,
+    fitted,
     head_mask,
     per_row,
+    require_width,
     watched,
     wide,
 )
 from interp.errors import InputError
 from interp.modules import find_projections
 from interp.noise import Noise
+from interp.projections import ablate_direction, set_projection, stream_sites
 from interp.sites import Site
+
+__all__ = [
+    "ablate_direction",
+    "add_vector",
+    "drop_massive_activation",
+    "move_to_sink",
+    "patch",
+    "perturb_heads",
+    "scale_heads",
+    "set_projection",
+    "stream_sites",
+    "zero_heads",
+]
 
 
 @contextmanager
@@ -149,40 +164,6 @@ def _first_token(
 
 
 @contextmanager
-def ablate_direction(
-    checkpoint: Checkpoint, direction: Float[Tensor, " width"], sites: Sequence[Site]
-) -> Iterator[None]:
-    """Remove a direction: x − (x·û)û at every token (Arditi et al., arXiv 2406.11717, §2.4).
-
-    Args:
-        checkpoint: the model to edit.
-        direction: [width], of any length but zero. At a site with heads, [heads · head_dim].
-        sites: where.
-
-    Raises:
-        InputError: no site, or the direction is zero, not finite, or of the wrong width.
-    """
-    if not sites:
-        raise InputError("no site was given to ablate the direction at.")
-    vector = wide(finite(direction, "the direction"))
-    norm = vector.norm()
-    if not bool(norm > 0):
-        raise InputError("the direction is the zero vector, which points nowhere.")
-    unit = vector / norm
-
-    def edit(x: Tensor, _: Tensor | None) -> Tensor:
-        flat = wide(x.flatten(2))
-        along = _fit(unit, flat.shape[2:]).to(flat.device, flat.dtype)
-        return (flat - (flat @ along)[..., None] * along).to(x.dtype).reshape(x.shape)
-
-    with ExitStack() as stack:
-        for site in sites:
-            _check_width(checkpoint, site, vector)
-            stack.enter_context(edited(checkpoint, site, edit))
-        yield
-
-
-@contextmanager
 def add_vector(
     checkpoint: Checkpoint,
     vector: Tensor,
@@ -208,12 +189,12 @@ def add_vector(
         raise InputError(
             f"strength has shape {tuple(factors.shape)}; give one number or one for each row."
         )
-    _check_width(checkpoint, site, vector)
+    require_width(checkpoint, site, vector)
 
     def edit(x: Tensor, _: Tensor | None) -> Tensor:
         rows = per_row(factors, x.shape[0], 0, "strength").to(x.device)
         scale = rows.reshape(-1, *[1] * (x.ndim - 1))
-        added = wide(x) + scale * _fit(vector, x.shape[2:]).to(x.device)
+        added = wide(x) + scale * fitted(vector, x.shape[2:]).to(x.device)
         return torch.where(scale != 0, added.to(x.dtype), x)
 
     with edited(checkpoint, site, edit, positions):
@@ -350,23 +331,3 @@ def _without_bias(out: nn.Module, z: Tensor) -> Tensor:
     (GPT-2's is [in, out]), its quantisation nor its device matters.
     """
     return wide(out.forward(z)) - wide(out.forward(torch.zeros_like(z[:1, :1])))
-
-
-_WIDTH_SITES = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"}
-
-
-def _check_width(checkpoint: Checkpoint, site: Site, vector: Tensor) -> None:
-    """Refuse a vector of the wrong width before anything runs, where the width is known."""
-    checkpoint.require(site)
-    if site.name in _WIDTH_SITES or site.name == "final_norm":
-        _fit(vector, torch.Size([checkpoint.anatomy.width]))
-
-
-def _fit(vector: Tensor, feature: torch.Size) -> Tensor:
-    """The vector in a site's shape for one token."""
-    if vector.numel() != feature.numel():
-        raise InputError(
-            f"the vector has {vector.numel()} entries, but the site has {feature.numel()} "
-            f"({' × '.join(str(size) for size in feature)}) for each token."
-        )
-    return vector.reshape(feature)
