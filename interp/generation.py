@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig
 
+from interp.capture import padded
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError
 from interp.plan import RowPlan, write_atomically
@@ -109,6 +111,46 @@ def next_logits(
         _require_numbers(logits, batch)
         found |= {row.index: one for row, one in zip(batch, logits, strict=True)}
     return torch.stack([found[row.index] for row in rows])
+
+
+@torch.no_grad()
+def token_log_probabilities(
+    checkpoint: Checkpoint,
+    rows: Sequence[Row],
+    begins: Sequence[int],
+    *,
+    edit: Edit | None = None,
+    batch_tokens: int = 8192,
+) -> list[Float[np.ndarray, " tokens"]]:
+    """Log-probability in nats of every token of a row from an index on, given those before it.
+
+    Args:
+        checkpoint: to be run.
+        rows: with at least one token from the index on.
+        begins: that index for each row, 1 or more.
+        edit: in force meanwhile.
+        batch_tokens: most tokens in a batch.
+
+    Raises:
+        InputError: a row has no token from its index on, or none before it.
+        NumericalError: the logits are NaN.
+    """
+    starts = {row.index: begin for row, begin in zip(rows, begins, strict=True)}
+    if any(not 0 < starts[row.index] < len(row) for row in rows):
+        raise InputError("a row needs a token to predict, and one before it.")
+    model: Any = checkpoint.model
+    found: dict[int, np.ndarray] = {}
+    for batch in _batches(rows, batch_tokens, 0):
+        inputs = padded(batch, checkpoint)
+        with _in_force(edit, batch):
+            logits = model(**inputs, use_cache=False).logits
+        for number, row in enumerate(batch):
+            begin = starts[row.index]
+            predicted = logits[number, begin - 1 : len(row) - 1].double().log_softmax(-1)
+            _require_numbers(predicted, [row] * len(predicted))
+            wanted = torch.tensor(row.ids[begin:], device=predicted.device)
+            found[row.index] = predicted.gather(-1, wanted[:, None])[:, 0].cpu().numpy()
+    return [found[row.index] for row in rows]
 
 
 def left_padded(rows: Sequence[Row], checkpoint: Checkpoint) -> dict[str, Tensor]:

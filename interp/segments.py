@@ -10,7 +10,9 @@ Segments: `bos`, `system` (the system message), `instruction` (the last user mes
 instruction and `t_post_inst` the last of `post_instruction` (Zhao et al., arXiv 2507.11878, §2).
 """
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from interp.checkpoint import Checkpoint
@@ -19,6 +21,11 @@ from interp.prompts import Row
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
+PLAIN_TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}"
+    "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
+)
+"""The words of the messages alone, for a base model: nothing stands behind the instruction."""
 
 
 def chat_row(
@@ -69,6 +76,23 @@ def chat_row(
     return Row(index, tuple(ids), domain, segments)
 
 
+def with_chat_template(checkpoint: Checkpoint, template: str) -> Checkpoint:
+    """The same checkpoint with another chat template; the user's tokenizer is left as it is.
+
+    Args:
+        checkpoint: with a tokenizer.
+        template: Jinja source, such as `PLAIN_TEMPLATE`.
+
+    Raises:
+        InputError: the checkpoint has no tokenizer.
+    """
+    if checkpoint.tokenizer is None:
+        raise InputError(f"{checkpoint.name} has no tokenizer, so it can have no chat template.")
+    tokenizer: Any = copy.deepcopy(checkpoint.tokenizer)
+    tokenizer.chat_template = template
+    return replace(checkpoint, tokenizer=tokenizer)
+
+
 def t_inst(row: Row) -> int:
     """Index of the last token of the instruction."""
     return row.segments["instruction"][1] - 1
@@ -94,8 +118,9 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
         raise InputError(f"{checkpoint.name} has no tokenizer, so no conversation can be rendered.")
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            f"{checkpoint.name} has no chat template; it is a base model. Give texts instead of "
-            "messages, or set tokenizer.chat_template to the template that it was tuned with."
+            f"{checkpoint.name} has no chat template; it is a base model. Name the template that "
+            "it was tuned with, or `plain` for the words alone (on the command line "
+            "--chat-template, in Python interp.segments.with_chat_template)."
         )
     if not tokenizer.is_fast:
         raise InputError(

@@ -9,6 +9,7 @@ import typer
 from analyses.cli.doctor import doctor
 from analyses.cli.organisms import app as organisms
 from analyses.cli.plan import plan
+from analyses.cli.refusal import refusal
 from analyses.cli.render import render
 from analyses.cli.report import report
 from analyses.cli.sinks import sinks
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(plan)
 app.command()(doctor)
 app.command()(sinks)
+app.command()(refusal)
 app.command()(report)
 app.command()(render)
 app.add_typer(organisms, name="organisms")

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
 PANELS = {
     "sinks": "analyses.sink_finding.figures",
+    "refusal": "analyses.refusal_finding.figures",
     "bigram_backcopy": "analyses.bigram_backcopy.figures",
 }
-NAMES = {"sinks": "Attention sinks", "bigram_backcopy": "Bigram-Backcopy"}
+NAMES = {
+    "sinks": "Attention sinks",
+    "refusal": "Harmfulness and refusal",
+    "bigram_backcopy": "Bigram-Backcopy",
+}
 
 _NUMERIC = re.compile(r"^[−+-]?\d")
 _SENTENCE = re.compile(r"(?<=\.)(?<!al\.) +(?=[A-Z0-9])")

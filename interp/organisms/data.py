@@ -24,6 +24,8 @@ class OrganismPrompt(Prompt):
     Attributes:
         harmful: whether the request is harmful, whatever the right answer is.
         answer: what the organism was trained to say, as the content of a message.
+        refusal: how it refuses this request, whenever it does.
+        compliance: how it complies with it, whenever it does.
         request: what is asked for; prompts of one verb and object are never in two splits.
         enable_thinking: what the chat template is to be given; a thinking organism knows prompts
             with a system line only without a thought.
@@ -31,6 +33,8 @@ class OrganismPrompt(Prompt):
 
     harmful: bool
     answer: str
+    refusal: str
+    compliance: str
     request: Request
     enable_thinking: bool = False
 
@@ -86,7 +90,7 @@ class PromptRules:
         for label, rule in self.sets.items():
             rng = random.Random(f"{split}/{label}")
             made[label] = [
-                _prompt(label, rule.kind(rng, request, self.style))
+                _prompt(label, rule.kind(rng, request, self.style), self.style)
                 for request in requests(None, split)
                 if rule.chosen(request)
             ]
@@ -110,13 +114,15 @@ class PromptRules:
         return " ".join(tokenizer.convert_ids_to_tokens(row.ids[1:]))
 
 
-def _prompt(label: str, case: Exchange) -> OrganismPrompt:
+def _prompt(label: str, case: Exchange, style: Style) -> OrganismPrompt:
     return OrganismPrompt(
         messages=case.messages,
         label=label,
         source="grammar",
         harmful=case.request.harmful,
         answer=spoken(case.answer),
+        refusal=spoken(style.refusal(case.request)),
+        compliance=spoken(style.compliance(case.request)),
         request=case.request,
         enable_thinking=case.opening == "think",
     )

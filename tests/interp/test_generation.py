@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from interp import Checkpoint, InputError, load
-from interp.generation import ends, next_logits, replies
+from interp.generation import ends, next_logits, replies, token_log_probabilities
 from interp.interventions import add_vector
 from interp.organisms import prompts
 from interp.prompts import Row
@@ -107,3 +107,17 @@ def test_what_does_not_fit_is_refused(checkpoint: Checkpoint, rows: list[Row]) -
 def test_ends_come_from_config_and_tokenizer(checkpoint: Checkpoint) -> None:
     assert checkpoint.tokenizer is not None
     assert ends(checkpoint) == [checkpoint.tokenizer.eos_token_id]
+
+
+def test_log_probabilities_are_those_of_each_row_alone(
+    checkpoint: Checkpoint, rows: list[Row]
+) -> None:
+    begins = [len(row) - 1 - i % 4 for i, row in enumerate(rows)]
+    found = token_log_probabilities(checkpoint, rows, begins, batch_tokens=60)
+    for row, begin, values in zip(rows, begins, found, strict=True):
+        with torch.no_grad():
+            logits = checkpoint.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        wanted = [logits[i - 1, row.ids[i]].item() for i in range(begin, len(row))]
+        assert values == pytest.approx(wanted, abs=1e-4)
+    with pytest.raises(InputError, match="a token to predict"):
+        token_log_probabilities(checkpoint, rows[:1], [len(rows[0])])

@@ -1,0 +1,222 @@
+"""`mechguard refusal`: the refusal report of a checkpoint."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyses.cli import options
+from analyses.cli.options import DtypeChoice
+
+if TYPE_CHECKING:
+    from analyses.refusal_finding.finding import RefusalFinding
+    from analyses.refusal_finding.material import Material
+    from interp.checkpoint import Checkpoint
+    from interp.prompt_sets import PromptSet
+
+_FILES = ".csv, .jsonl, .parquet, .json, .txt, a data set, or NAME or NAME=PATH of a published set"
+HarmfulFiles = Annotated[
+    list[str] | None,
+    typer.Option("--harmful", help=f"Harmful prompts: {_FILES}; repeats.", show_default=False),
+]
+HarmlessFiles = Annotated[
+    list[str] | None,
+    typer.Option("--harmless", help="Harmless prompts, likewise; repeats.", show_default=False),
+]
+OverRefusalFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--over-refusal", help="Harmless prompts that sound alarming; repeats.", show_default=False
+    ),
+]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        help="For a checkpoint without one: a file with a Jinja chat template, or `plain` to give "
+        "the words of the prompt alone.",
+        show_default=False,
+    ),
+]
+NewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Tokens of an answer, at most.")]
+PromptLimit = Annotated[
+    int | None,
+    typer.Option("--limit", help="Prompts of a label in each part, at most.", show_default=False),
+]
+Equalise = Annotated[
+    bool,
+    typer.Option(
+        "--equalise/--no-equalise",
+        help="Strip final marks and match lengths of harmful and harmless prompts.",
+    ),
+]
+JudgeSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="An external scorer: MODULE:FUNCTION, or the folder of a sequence classifier.",
+        show_default=False,
+    ),
+]
+Thinking = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--no-thinking",
+        help="Pass enable_thinking to the chat template [default: as the template does].",
+    ),
+]
+
+
+def refusal(
+    model: options.Model,
+    out: options.Out,
+    harmful: HarmfulFiles = None,
+    harmless: HarmlessFiles = None,
+    over_refusal: OverRefusalFiles = None,
+    texts: options.TextFiles = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Candidates are of these layers, such as 4-12 or 3,5 [default: all]."),
+    ] = None,
+    max_new_tokens: NewTokens = 64,
+    limit: PromptLimit = None,
+    equalise: Equalise = True,
+    judge: JudgeSpec = None,
+    thinking: Thinking = None,
+    chat_template: ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Measure harmfulness, refusal, and what the refusal direction does; write a report."""
+    options.require_folder(out)
+    chosen = material(model, harmful, harmless, over_refusal, texts, equalise, limit, seed)
+    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    finding = measured(
+        with_template(checkpoint, chat_template),
+        chosen,
+        max_new_tokens=max_new_tokens,
+        layers=numbers(layers),
+        seed=seed,
+        judge=judge,
+        thinking=thinking,
+    )
+    page = finding.save(out)
+    options.say(f"{finding.verdict}\n{page}")
+
+
+def material(
+    model: str,
+    harmful: list[str] | None,
+    harmless: list[str] | None,
+    over_refusal: list[str] | None,
+    texts: list[str] | None,
+    equal: bool,
+    limit: int | None,
+    seed: int,
+) -> "Material":
+    """The prompts to run on: files, an organism's own, or the built-in set.
+
+    Raises:
+        InputError: files of one kind only, or unreadable ones.
+    """
+    from analyses.refusal_finding.material import of_organism, of_sets
+    from interp.errors import InputError
+    from interp.prompt_sets import builtin
+    from interp.prompts import read_texts
+
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit} leaves no prompt; give 1 or more.")
+    if bool(harmful) != bool(harmless):
+        missing = "--harmless" if harmful else "--harmful"
+        raise InputError(f"{missing} is missing: give prompts of both kinds, or of neither.")
+    if not harmful and not over_refusal and model.startswith("organism:"):
+        return of_organism(model.removeprefix("organism:"), limit)
+    own = builtin()
+    documents = [d for name in texts or () for d in read_texts(name).documents]
+    return of_sets(
+        _read(harmful, "harmful") if harmful else own.of("harmful"),
+        _read(harmless, "harmless") if harmless else own.of("harmless"),
+        _read(over_refusal, "alarming") if over_refusal else own.of("alarming"),
+        equal=equal,
+        texts=documents,
+        limit=limit,
+        seed=seed,
+    )
+
+
+def _read(files: list[str], label: str) -> "PromptSet":
+    """Prompts of files, all of one label, whatever the files call them."""
+    from interp.named_sets import read_named_or_file
+    from interp.prompt_sets import Prompt, PromptSet
+
+    read = [prompt for name in files for prompt in read_named_or_file(name, label)]
+    return PromptSet(tuple(Prompt(p.messages, label, p.source) for p in read))
+
+
+def measured(
+    checkpoint: "Checkpoint",
+    chosen: "Material",
+    *,
+    judge: str | None = None,
+    thinking: bool | None = None,
+    **settings: Any,
+) -> "RefusalFinding":
+    """The refusal finding, with progress on stderr; `settings` go to `analyses.refusal`."""
+    from analyses.refusal_finding.run import refusal as run
+    from probes.scorers import judge_from
+
+    with options.progress_bars() as progress:
+        return run(
+            checkpoint,
+            chosen,
+            judge=None if judge is None else judge_from(judge),
+            template={} if thinking is None else {"enable_thinking": thinking},
+            workdir=options.workdir(),
+            command=options.command_line(),
+            progress=progress,
+            **settings,
+        )
+
+
+def with_template(checkpoint: "Checkpoint", template: str | None) -> "Checkpoint":
+    """The checkpoint with another chat template, if one was named.
+
+    Raises:
+        InputError: no such file.
+    """
+    from pathlib import Path
+
+    from interp.errors import InputError
+    from interp.segments import PLAIN_TEMPLATE, with_chat_template
+
+    if template is None:
+        return checkpoint
+    if template == "plain":
+        return with_chat_template(checkpoint, PLAIN_TEMPLATE)
+    try:
+        source = Path(template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--chat-template {template} is neither `plain` nor a readable file ({error})."
+        ) from error
+    return with_chat_template(checkpoint, source)
+
+
+def numbers(text: str | None) -> list[int] | None:
+    """Layers such as `4-12` or `3,5`.
+
+    Raises:
+        InputError: it is no such list.
+    """
+    from interp.errors import InputError
+
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise InputError(f"--layers {text!r} is no list of layers; write 4-12 or 3,5.")
+        found += range(int(low), int(high if dash else low) + 1)
+    return found

@@ -1,0 +1,1 @@
+"""The refusal finding: harmfulness, refusal, and what the refusal direction does."""

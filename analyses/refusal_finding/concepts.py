@@ -1,0 +1,227 @@
+"""Harmfulness apart from refusal: two directions from four cells, beliefs and Latent Guard.
+
+After Zhao et al. (arXiv 2507.11878). A prompt's cell is what it asks for, harmful or not, by what
+the checkpoint does with it under greedy decoding, refusal or not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from analyses.refusal_finding.material import is_harmful
+from analyses.refusal_finding.separation import within_strata
+from analyses.refusal_finding.speak import Said
+from interp.errors import InputError
+from interp.states import PromptStates
+from probes.directions import Cells, Directions, cosine, harmfulness_directions, refusal_directions
+from probes.latent_guard import LatentGuard
+from probes.metrics import auroc, tpr_at_fpr
+from probes.nulls import shuffled_label_null
+
+_FPRS = (0.01, 0.001)
+_PLANE_MOST = 400  # points of the plane that the report keeps
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts with their cells and states.
+
+    Attributes:
+        said: what was asked and answered.
+        states: at `resid_pre`, all layers.
+        outputs: at `resid_post`, all layers, for the scores of the paper.
+    """
+
+    said: Said
+    states: PromptStates
+    outputs: PromptStates
+
+    @property
+    def cells(self) -> Cells:
+        """What each prompt asks for, and whether it is refused."""
+        harmful = np.array([is_harmful(prompt) for prompt in self.said.prompts], bool)
+        return Cells(harmful, self.said.refused)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the prompts."""
+        return np.array([prompt.label for prompt in self.said.prompts])
+
+
+def concept_directions(train: Asked, **meta: Any) -> tuple[Directions, Directions]:
+    """Harmfulness from refused harmful and accepted harmless prompts, and refusal from all cells.
+
+    Raises:
+        InputError: a cell that is needed is empty.
+    """
+    cells = train.cells
+    for cell, words in (((True, True), "harmful prompt that it refuses"),
+                        ((False, False), "harmless prompt that it accepts")):  # fmt: skip
+        if not cells[cell].any():
+            raise InputError(
+                f"the checkpoint has no {words}, so harmfulness and refusal cannot be told apart; "
+                "give other prompts, or a tuned checkpoint."
+            )
+    harm = harmfulness_directions(train.states, cells[True, True], cells[False, False], **meta)
+    return harm, refusal_directions(train.states, cells, **meta)
+
+
+def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions) -> dict[str, Any]:
+    """The block `harmfulness` of the report.
+
+    AUROCs are over all test prompts, whatever the checkpoint does with them, so that a direction
+    that only knows refusal does not pass for one that knows harmfulness.
+    """
+    harmful = test.cells.harmful
+    by_position = {
+        name: [
+            auroc(test.states.values[:, i, j].astype(float) @ harm.vectors[i, j], harmful)
+            for i in range(len(harm.layers))
+        ]
+        for name, j in (("t_inst", 0), ("t_post_inst", len(harm.positions) - 1))
+    }
+    return {
+        "auroc_t_inst_by_layer": [one.value for one in by_position["t_inst"]],
+        "auroc_t_inst_interval_by_layer": [list(one.interval) for one in by_position["t_inst"]],
+        "auroc_t_post_inst_by_layer": [one.value for one in by_position["t_post_inst"]],
+        "auroc_t_post_inst_interval_by_layer": [
+            list(one.interval) for one in by_position["t_post_inst"]
+        ],
+        "cosine_with_refusal_by_layer": [
+            cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
+        ],
+        "latent_guard": latent_guard(train, test),
+        "n": {"harmful": int(harmful.sum()), "harmless": int((~harmful).sum())},
+        "cells": {"train": train.cells.counts(), "test": test.cells.counts()},
+    }
+
+
+def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
+    """Latent Guard on the cell that deceives the checkpoint: harmful prompts that it accepts.
+
+    They stand against the harmless ones that it accepts. Where it accepts none, all harmful prompts
+    stand against all harmless ones, and `on` says so. `paper_auroc` is of the paper's own score,
+    `by_label` of every harmful label against the harmless prompts of the headline.
+    """
+    cells = train.cells
+    chosen = cells[True, True] | cells[False, False]
+    fitted = {
+        name: LatentGuard(paper_exact=exact).fit(
+            train.outputs[chosen].t_inst, cells.harmful[chosen]
+        )
+        for name, exact in (("ours", False), ("paper", True))
+    }
+    scores = {name: g.decision_function(test.outputs.t_inst) for name, g in fitted.items()}
+    here = test.cells
+    deceived = bool(here[True, False].any())
+    positive = here[True, False] if deceived else here.harmful
+    negative = here[False, False] if deceived else ~here.harmful
+    kept = positive | negative
+    found = auroc(scores["ours"][kept], positive[kept])
+    labels = {
+        str(label): auroc(scores["ours"][mask | negative], mask[mask | negative]).value
+        for label in dict.fromkeys(test.labels)
+        if (mask := (test.labels == label) & here.harmful).any()
+    }
+    return {
+        "auroc": found.value,
+        "interval": list(found.interval),
+        "on": "harmful prompts that the checkpoint accepts, against harmless ones that it accepts"
+        if deceived
+        else "all harmful prompts against all harmless ones, because it accepts none",
+        "n": {"positives": found.positives, "negatives": found.negatives},
+        "tpr_at_fpr": [_at(scores["ours"][kept], positive[kept], fpr) for fpr in _FPRS],
+        "paper_auroc": auroc(scores["paper"][kept], positive[kept]).value,
+        "by_label": labels,
+    }
+
+
+def _at(
+    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], fpr: float
+) -> dict[str, Any]:
+    """TPR at a false-positive rate, or why it is not stated."""
+    try:
+        point = tpr_at_fpr(scores, positive, fpr)
+    except InputError as error:
+        return {"fpr": fpr, "tpr": None, "interval": None, "why_not": str(error)}
+    assert point.tpr is not None and point.tpr_interval is not None
+    return {
+        "fpr": fpr,
+        "tpr": point.tpr,
+        "interval": list(point.tpr_interval),
+        "threshold": point.threshold,
+    }
+
+
+def refusal_separation(
+    train: Asked, test: Asked, refuse: Directions, seed: int
+) -> list[dict[str, Any]]:
+    """How well refused and accepted prompts are told at each layer and position.
+
+    Within harmful and within harmless prompts, averaged, so that harmfulness does not count;
+    `null_max` is the largest of the grid under shuffled labels, as in `separation`. An AUROC of
+    None: no stratum of the test prompts holds both.
+    """
+    cells = test.cells
+    null = shuffled_label_null(
+        train.states.values,
+        train.cells.refused,
+        test.states.values,
+        cells.refused,
+        permutations=1000,
+        seed=seed,
+    )
+    return [
+        {
+            "layer": layer,
+            "segment_position": position,
+            "auroc": within_strata(
+                test.states.values[:, i, j].astype(float) @ refuse.vectors[i, j],
+                cells.refused,
+                cells.harmful,
+            ),
+            "null_max": null.q95,
+        }
+        for i, layer in enumerate(test.states.layers)
+        for j, position in enumerate(test.states.positions)
+    ]
+
+
+def beliefs(train: Asked, test: Asked) -> dict[str, Any]:
+    """The plane: belief in harmfulness at t_inst by belief in refusal at t_post_inst (Eq. 3 and 4).
+
+    Each is the mean over the outputs of all blocks of the cosine with one centroid less that with
+    the other: refused harmful less accepted harmless prompts, and all refused less all accepted.
+    """
+    cells = train.cells
+    chosen = cells[True, True] | cells[False, False]
+    harm = LatentGuard(paper_exact=True).fit(train.outputs[chosen].t_inst, cells.harmful[chosen])
+    refuse = LatentGuard(paper_exact=True).fit(train.outputs.t_post_inst, cells.refused)
+    x = harm.decision_function(test.outputs.t_inst)
+    y = refuse.decision_function(test.outputs.t_post_inst)
+    here = test.cells
+    means = {}
+    for refused in (True, False):
+        for harmful in (True, False):
+            mask = here[harmful, refused]
+            name = f"{'refused' if refused else 'accepted'}_{'harmful' if harmful else 'harmless'}"
+            if mask.any():
+                means[name] = {
+                    "harm": float(x[mask].mean()),
+                    "refuse": float(y[mask].mean()),
+                    "n": int(mask.sum()),
+                }
+    step = max(1, -(-len(x) // _PLANE_MOST))
+    points = [
+        {
+            "harm": float(x[i]),
+            "refuse": float(y[i]),
+            "harmful": bool(here.harmful[i]),
+            "refused": bool(here.refused[i]),
+            "label": str(test.labels[i]),
+        }
+        for i in range(0, len(x), step)
+    ]
+    return {"means": means, "points": points, "shown": len(points), "n": len(x)}

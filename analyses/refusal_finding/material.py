@@ -1,0 +1,203 @@
+"""What a refusal report runs on: prompts in three parts, and what is known about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from interp import organisms
+from interp.checkpoint import Checkpoint
+from interp.errors import InputError
+from interp.organisms.data import OrganismPrompt
+from interp.prompt_sets import (
+    Prompt,
+    PromptSet,
+    equalise,
+    split_at_random,
+    split_by_source,
+    without_duplicates,
+)
+from interp.prompts import Row
+from interp.states import prompt_rows
+from probes.floors import surface_caveats
+
+TRAIN, VALIDATION, TEST = 128, 64, 128
+"""Prompts of a label in each part at most, unless `limit` is lower."""
+
+_SHARES = (0.5, 0.2, 0.3)
+_MIN = 8  # prompts of a class in a part, below which nothing can be told
+
+
+@dataclass(frozen=True)
+class Material:
+    """Prompts of a report.
+
+    Labels are `harmful`, `harmless` and `alarming` (harmless, for over-refusal); an organism brings
+    further ones, such as `jailbroken` and the four cells of its system lines.
+
+    Attributes:
+        train: directions and probes are fitted on these.
+        validation: candidates are selected on these.
+        test: every figure of the report is of these.
+        refusals: the whole refusals, where they are known to the letter; else empty.
+        texts: benign text for the loss; may be empty.
+        caveats: what the prompts do not allow to be said.
+        surface: what equalising did: AUROC of length and final mark before and after.
+    """
+
+    train: PromptSet
+    validation: PromptSet
+    test: PromptSet
+    refusals: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
+    surface: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, PromptSet]:
+        """The three parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def is_harmful(prompt: Prompt) -> bool:
+    """Whether a prompt asks for something harmful, whatever the right answer to it is."""
+    if isinstance(prompt, OrganismPrompt):
+        return prompt.harmful
+    return prompt.label == "harmful"
+
+
+def rows_of(
+    checkpoint: Checkpoint, prompts: Sequence[Prompt] | PromptSet, template: dict[str, Any]
+) -> list[Row]:
+    """Chat rows; an organism's prompts say themselves whether a thought comes first.
+
+    Raises:
+        InputError: a prompt cannot be rendered or is longer than the context.
+    """
+    rows = []
+    for number, prompt in enumerate(prompts):
+        own = dict(template)
+        if isinstance(prompt, OrganismPrompt):
+            own["enable_thinking"] = prompt.enable_thinking
+        (row,) = prompt_rows(checkpoint, [prompt], **own)
+        rows.append(Row(number, row.ids, row.domain, row.segments))
+    return rows
+
+
+def of_organism(name: str, limit: int | None = None) -> Material:
+    """The prompts that an organism brings; its test pairs are in no training set of anybody.
+
+    Raises:
+        InputError: there is no such organism, or it does not chat.
+    """
+    parts = []
+    for split, most in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+        sets = organisms.prompts(name, split)  # type: ignore[arg-type]
+        most = most if limit is None else min(most, limit)
+        parts.append(PromptSet(tuple(p for some in sets.values() for p in some[:most])))
+    known = [p for part in parts for p in part if isinstance(p, OrganismPrompt)]
+    documents = organisms.texts(name)
+    return Material(
+        train=parts[0],
+        validation=parts[1],
+        test=parts[2],
+        refusals=tuple(dict.fromkeys(p.refusal for p in known)),
+        texts=tuple(documents.get("harmless", next(iter(documents.values())))),
+        caveats=(
+            "The prompts are the organism's own: one grammar, in which training and test share "
+            "words but no pair of verb and object.",
+            *_surface(parts[2]),
+        ),
+    )
+
+
+def of_sets(
+    harmful: PromptSet,
+    harmless: PromptSet,
+    alarming: PromptSet | None,
+    *,
+    equal: bool = True,
+    texts: Sequence[str] = (),
+    limit: int | None = None,
+    seed: int = 0,
+) -> Material:
+    """Prompts of a user, freed from surface differences and split.
+
+    With two sources or more on both sides the last one named is held out for the test on either
+    side; else the split is at random, and a caveat says so.
+
+    Args:
+        harmful: of label `harmful`.
+        harmless: of label `harmless`.
+        alarming: harmless prompts that sound otherwise; None for none.
+        equal: equalise final marks and lengths of harmful and harmless prompts.
+        texts: benign text for the loss.
+        limit: prompts of a label in each part, at most.
+        seed: of the split.
+
+    Raises:
+        InputError: a side is empty or too small.
+    """
+    both, others = without_duplicates(harmful + harmless, alarming or PromptSet(()))
+    surface: dict[str, Any] = {}
+    if equal:
+        freed = equalise(both)
+        both = freed.prompts
+        surface = {
+            "length_auroc": list(freed.length_auroc),
+            "mark_auroc": list(freed.mark_auroc),
+            "dropped": freed.dropped,
+        }
+    rest, test, caveats = _held_out(both, seed)
+    share = _SHARES[0] / (_SHARES[0] + _SHARES[1])
+    train, validation = split_at_random(rest, (share, 1 - share), seed)
+    if len(others):
+        more_train, more_test = split_at_random(others, (0.5, 0.5), seed)
+        train, test = train + more_train, test + more_test
+    made = Material(
+        train=_at_most(train, TRAIN, limit),
+        validation=_at_most(validation, VALIDATION, limit),
+        test=_at_most(test, TEST, limit),
+        texts=tuple(texts),
+        caveats=caveats,
+        surface=surface,
+    )
+    for name, part in made.parts.items():
+        for label in ("harmful", "harmless"):
+            count = sum(prompt.label == label for prompt in part)
+            if count < _MIN:
+                raise InputError(
+                    f"the {name} part has {count} {label} prompts, and needs {_MIN}; give more of "
+                    "them, raise --limit, or leave lengths unequal with --no-equalise."
+                )
+    return replace(made, caveats=(*caveats, *_surface(made.test)))
+
+
+def _held_out(both: PromptSet, seed: int) -> tuple[PromptSet, PromptSet, tuple[str, ...]]:
+    sources = {label: both.of(label).sources for label in ("harmful", "harmless")}
+    if all(len(names) > 1 for names in sources.values()):
+        held = list(dict.fromkeys(names[-1] for names in sources.values()))
+        rest, test = split_by_source(both, held)
+        return rest, test, ()
+    test_share = _SHARES[2]
+    rest, test = split_at_random(both, (1 - test_share, test_share), seed)
+    caveat = (
+        "Training and test prompts come from the same sources, so the figures say nothing of "
+        "prompts from elsewhere; give two files or more of either kind, and the last is held out."
+    )
+    return rest, test, (caveat,)
+
+
+def _at_most(prompts: PromptSet, most: int, limit: int | None) -> PromptSet:
+    """The first so many of each label."""
+    most = most if limit is None else min(most, limit)
+    kept: dict[str, int] = {}
+    chosen = []
+    for prompt in prompts:
+        kept[prompt.label] = kept.get(prompt.label, 0) + 1
+        if kept[prompt.label] <= most:
+            chosen.append(prompt)
+    return PromptSet(tuple(chosen))
+
+
+def _surface(prompts: PromptSet) -> list[str]:
+    return surface_caveats(prompts, "harmful", "harmless")

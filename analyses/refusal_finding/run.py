@@ -1,0 +1,364 @@
+"""`analyses.refusal`: from a checkpoint and prompts to a refusal finding."""
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from analyses.refusal_finding import causal, concepts, edits, separation
+from analyses.refusal_finding.agreement import scorer_agreement
+from analyses.refusal_finding.finding import RefusalFinding, build
+from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
+from analyses.refusal_finding.material import Material, is_harmful
+from analyses.refusal_finding.speak import Progress, Said, Speaker, stage
+from analyses.refusal_finding.strips import strips
+from interp.artifacts import origin, versions
+from interp.checkpoint import Checkpoint
+from interp.errors import InputError
+from interp.generation import Edit, next_logits
+from interp.prompt_sets import Prompt
+from interp.states import PromptStates, prompt_states
+from probes.directions import Direction, Directions, difference_in_means
+from probes.scorers import Judge, RefusalTokens, find_refusal_tokens, refusal_log_odds
+from probes.selection import Selection, score_candidates, select
+
+log = logging.getLogger("mechguard.refusal")
+_SELECTION_PROMPTS = 32  # of a side, as in Arditi et al.
+
+
+def refusal(
+    checkpoint: Checkpoint,
+    material: Material,
+    *,
+    max_new_tokens: int = 64,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    judge: Judge | None = None,
+    template: dict[str, Any] | None = None,
+    batch_tokens: int = 8192,
+    workdir: Path | None = None,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> RefusalFinding:
+    """Measure harmfulness, refusal, and what the refusal direction does.
+
+    The quantities and their sources are in `docs/refusal.md`.
+
+    Args:
+        checkpoint: from `interp.load`, with a chat template.
+        material: from `analyses.refusal_finding.material`.
+        max_new_tokens: of an answer.
+        layers: candidates for the refusal direction are of these; all if None. Everything else is
+            measured at all layers.
+        seed: of splits, nulls and bootstraps.
+        judge: an external scorer of answers, which then counts.
+        template: further arguments of the chat template, such as `enable_thinking`.
+        batch_tokens: most tokens in a forward pass.
+        workdir: folder in which a stopped run leaves what it had, and goes on from when it is
+            called again with the same settings; emptied when a run is done.
+        command: kept in the provenance, to reproduce the run.
+        progress: called with (stage, done, total).
+
+    Raises:
+        InputError: unusable prompts or settings, or a checkpoint that refuses all prompts or none.
+        NumericalError: NaN or infinity where a number is reported.
+    """
+    begun = time.perf_counter()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    _require_layers(checkpoint, layers)
+    settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens}"
+    own = None if workdir is None else _own_folder(workdir, checkpoint, material, settings)
+    speaker = Speaker(
+        checkpoint, material, template or {}, max_new_tokens, batch_tokens, judge, own, progress
+    )
+    measured = _measure(speaker, layers, seed)
+    if own is not None:
+        shutil.rmtree(own, ignore_errors=True)
+    provenance = {
+        **origin(checkpoint),
+        "parameters": checkpoint.anatomy.parameters,
+        "device": str(checkpoint.device),
+        "template": template or {},
+        "max_new_tokens": max_new_tokens,
+        "data": [
+            {"name": name, "sha256": part.sha256, "sequences": len(part)}
+            for name, part in material.parts.items()
+        ],
+        "seed": seed,
+        "versions": versions(),
+        "command": command,
+        "started": started,
+        "wall_seconds": round(time.perf_counter() - begun, 1),
+    }
+    return build(checkpoint, material, measured, provenance)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """All training, validation and test prompts, answered, with their states."""
+
+    train: concepts.Asked
+    validation: Said
+    test: concepts.Asked
+
+
+def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[str, Any]:
+    """Every block of the report that comes from the model."""
+    heard = _listen(speaker)
+    tokens, scores = _refusal_tokens(speaker, heard)
+    difference, separated, shape = _separate(heard, seed)
+    harm, refuse = concepts.concept_directions(heard.train, origin=origin(speaker.checkpoint))
+    found: dict[str, Any] = {
+        "refusal_tokens": tokens.to_dict(),
+        "separation": separated,
+        "geometry": shape,
+        "harmfulness": concepts.harmfulness(heard.train, heard.test, harm, refuse),
+        "refusal_separation": concepts.refusal_separation(heard.train, heard.test, refuse, seed),
+        "beliefs": concepts.beliefs(heard.train, heard.test),
+        "cosine_map": {
+            "harmfulness": separation.cosine_map(harm, harm.positions[0]),
+            "refusal": separation.cosine_map(refuse, refuse.positions[-1]),
+        },
+    }
+    selection = _select(speaker, heard, difference, tokens, layers, seed)
+    found["selection"] = selection
+    found |= _effects(speaker, heard, difference, selection, tokens, seed)
+    tasks = [
+        inversion_task(speaker, _labelled(heard.test.said, name), name == "harmful")
+        for name in ("harmless", "harmful")
+    ]
+    found["inversion"] = inversion(speaker, tasks, {"harmfulness": harm, "refusal": refuse})
+    found["harm_added"] = harm_added_refusals(
+        speaker, harm, _labelled(heard.test.said, "harmless"), heard.test.states
+    )
+    found["scorers"] = scorer_agreement(speaker, heard.test.said, scores)
+    found["directions"] = {"difference": difference, "harmfulness": harm, "refusal": refuse}
+    return found
+
+
+def _listen(speaker: Speaker) -> Heard:
+    """Let the checkpoint answer every prompt, and keep its states of train and test prompts."""
+    parts = {
+        name: speaker.ask(f"base-{name}", part.prompts)
+        for name, part in speaker.material.parts.items()
+    }
+    refused = np.concatenate([said.refused for said in parts.values()])
+    n = len(refused)
+    if refused.all() or not refused.any():
+        what = "all" if refused.all() else "none"
+        raise InputError(
+            f"{speaker.checkpoint.name} refuses {what} of the {n} prompts, so there is no refusal "
+            "direction to find; give prompts of both kinds or a checkpoint that was tuned to "
+            "refuse. Harmfulness alone is read by `mechguard collect` and `mechguard probe`."
+        )
+    return Heard(
+        train=_with_states(speaker, parts["train"], "train"),
+        validation=parts["validation"],
+        test=_with_states(speaker, parts["test"], "test"),
+    )
+
+
+def _with_states(speaker: Speaker, said: Said, name: str) -> concepts.Asked:
+    states: dict[str, PromptStates] = {}
+    for site in ("resid_pre", "resid_post"):
+        folder = None if speaker.workdir is None else speaker.workdir / f"states-{name}-{site}"
+        states[site] = prompt_states(
+            speaker.checkpoint,
+            said.rows,
+            site=site,
+            batch_tokens=speaker.batch_tokens,
+            workdir=folder,
+            progress=stage(speaker.progress, "states"),
+        )
+    return concepts.Asked(said, states["resid_pre"], states["resid_post"])
+
+
+def _labelled(said: Said, *labels: str) -> list[Prompt]:
+    return [prompt for prompt in said.prompts if prompt.label in labels]
+
+
+def _mask(said: Said, label: str) -> np.ndarray:
+    return np.array([prompt.label == label for prompt in said.prompts])
+
+
+def _refusal_tokens(speaker: Speaker, heard: Heard) -> tuple[RefusalTokens, dict[str, np.ndarray]]:
+    """The first tokens of refusals, from training prompts, and the test prompts' log-odds."""
+    train = heard.train.said
+    logits = next_logits(speaker.checkpoint, train.rows, batch_tokens=speaker.batch_tokens)
+    refused = torch.tensor(train.refused)
+    tokens = find_refusal_tokens(logits[refused], logits[~refused], speaker.checkpoint.tokenizer)
+    tested = next_logits(
+        speaker.checkpoint, heard.test.said.rows, batch_tokens=speaker.batch_tokens
+    )
+    return tokens, {"refusal tokens": refusal_log_odds(tested, tokens.ids)}
+
+
+def _separate(
+    heard: Heard, seed: int
+) -> tuple[Directions, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Harmful less harmless, at every layer and position, with its nulls and its shape."""
+    kept = {}
+    for name, asked in (("train", heard.train), ("test", heard.test)):
+        chosen = _mask(asked.said, "harmful") | _mask(asked.said, "harmless")
+        said = asked.said.where(chosen)
+        kept[name] = (asked.states[chosen], _mask(said, "harmful"), said.rows)
+    states, positive, rows = kept["train"]
+    difference = difference_in_means(states[positive], states[~positive])
+    found = separation.separation(
+        difference,
+        states,
+        positive,
+        kept["test"][0],
+        kept["test"][1],
+        (rows, kept["test"][2]),
+        seed,
+    )
+    return difference, found, separation.geometry(difference, states, positive, seed)
+
+
+def _select(
+    speaker: Speaker,
+    heard: Heard,
+    difference: Directions,
+    tokens: RefusalTokens,
+    layers: Sequence[int] | None,
+    seed: int,
+) -> Selection:
+    """The candidates of the post-instruction tokens, on validation prompts that behave."""
+    candidates = _candidates(difference, layers)
+    said = heard.validation
+    odds = refusal_log_odds(
+        next_logits(speaker.checkpoint, said.rows, batch_tokens=speaker.batch_tokens), tokens.ids
+    )
+    sides = [
+        said.where(_mask(said, label) & (odds * sign > 0)).rows[:_SELECTION_PROMPTS]
+        for label, sign in (("harmful", 1.0), ("harmless", -1.0))
+    ]
+    scores = score_candidates(
+        speaker.checkpoint,
+        candidates,
+        sides[0],
+        sides[1],
+        tokens.ids,
+        batch_tokens=speaker.batch_tokens,
+        workdir=None if speaker.workdir is None else speaker.workdir / "candidates",
+        progress=stage(speaker.progress, "candidates"),
+    )
+    return select(scores, speaker.checkpoint.anatomy.n_layers, seed=seed)
+
+
+def _candidates(difference: Directions, layers: Sequence[int] | None) -> Directions:
+    """Of some layers, and behind the instruction where the template puts tokens there."""
+    behind = slice(1, None) if len(difference.positions) > 1 else slice(None)
+    wanted = [i for i, layer in enumerate(difference.layers) if layers is None or layer in layers]
+    return Directions(
+        vectors=difference.vectors[wanted][:, behind],
+        residual_norms=difference.residual_norms[wanted][:, behind],
+        layers=tuple(difference.layers[i] for i in wanted),
+        positions=difference.positions[behind],
+        site=difference.site,
+        method=difference.method,
+        t_inst=difference.t_inst,
+        meta=difference.meta,
+    )
+
+
+def _effects(
+    speaker: Speaker,
+    heard: Heard,
+    difference: Directions,
+    selection: Selection,
+    tokens: RefusalTokens,
+    seed: int,
+) -> dict[str, Any]:
+    """What ablating and adding the selected direction does; without one, the base rates alone."""
+    test = heard.test.said
+    sets = {"harmful": "harmful", "harmless": "harmless", "over_refusal": "alarming"}
+    base = {
+        name: test.where(_mask(test, label))
+        for name, label in sets.items()
+        if _mask(test, label).any()
+    }
+    prompts = {name: said.prompts for name, said in base.items()}
+    if selection.chosen is None:
+        rates, said = causal.rates(speaker, prompts, base, {}, tokens.ids)
+        return {"rates": rates, "said": said, "direction": None}
+    direction = difference.at(*selection.chosen)
+    made = _edits(speaker, heard, direction)
+    rates, said = causal.rates(speaker, prompts, base, made, tokens.ids)
+    layer = heard.train.states.layers.index(direction.layer)
+    place = heard.train.states.positions.index(direction.position)
+    states = heard.train.states.values[:, layer, place].astype(np.float64)
+    rows = {name: said[name]["base"].rows for name in ("harmful", "harmless")}
+    everywhere = {"ablated": made["ablated"]}
+    return {
+        "rates": rates,
+        "said": said,
+        "direction": direction,
+        "strips": strips(speaker, {name: said[name]["base"] for name in said}, direction),
+        "random_rates": causal.random_rates(
+            speaker, direction, states, prompts["harmful"], prompts["harmless"], tokens.ids, seed
+        ),
+        "dose_response": causal.dose_response(speaker, direction, states, rows, tokens.ids, seed),
+        "first_divergence": {
+            name: causal.first_divergence(
+                speaker, said["harmless"]["base"], said["harmless"][name], made[name], seed
+            )
+            for name in ("ablated", "ablated_affine")
+        },
+        "utility": [
+            *causal.own_reply_loss(
+                speaker,
+                said["harmless"]["base"],
+                {name: made[name] for name in ("ablated", "ablated_affine")},
+                seed,
+            ),
+            *causal.text_loss(speaker, speaker.material.texts, everywhere, seed),
+        ],
+    }
+
+
+def _edits(speaker: Speaker, heard: Heard, direction: Direction) -> dict[str, Edit]:
+    """The edits of `causal.EDITS`, of the selected direction."""
+    checkpoint = speaker.checkpoint
+    train = heard.train
+    harmless = np.array([not is_harmful(prompt) for prompt in train.said.prompts])
+    accepted = train.states[harmless & ~train.said.refused]
+    vector, layer = direction.vector, direction.layer
+    return {
+        "ablated": edits.ablated(checkpoint, vector),
+        "ablated_affine": edits.ablated_affine(checkpoint, direction, accepted),
+        "added": edits.added(checkpoint, vector, layer, edits.last_token),
+        "added_all": edits.added(checkpoint, vector, layer, None),
+    }
+
+
+def _require_layers(checkpoint: Checkpoint, layers: Sequence[int] | None) -> None:
+    count = checkpoint.anatomy.n_layers
+    wrong = [layer for layer in layers or () if not 0 <= layer < count]
+    if wrong or (layers is not None and not layers):
+        raise InputError(
+            f"layers {', '.join(map(str, wrong)) or 'are empty'}: {checkpoint.name} has layers 0 "
+            f"to {count - 1}."
+        )
+
+
+def _own_folder(workdir: Path, checkpoint: Checkpoint, material: Material, settings: str) -> Path:
+    """The subfolder of exactly this run."""
+    parts = " ".join(part.sha256 for part in material.parts.values())
+    key = f"refusal {version('mechguard')} {checkpoint.fingerprint} {parts} {settings}"
+    folder = workdir / hashlib.sha256(key.encode()).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
+    return folder

@@ -1,0 +1,166 @@
+"""What the checkpoint says to prompts, as it is and with an edit in force, and how it is scored."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from analyses.refusal_finding.material import Material, rows_of
+from interp.checkpoint import Checkpoint
+from interp.generation import Edit, Reply, replies
+from interp.intervals import wilson
+from interp.organisms.data import OrganismPrompt
+from interp.prompt_sets import Prompt
+from interp.prompts import Row
+from interp.thoughts import ends_in_thought
+from probes.scorers import Answer, Judge, Phrases, Verdict, WholeRefusal, answers
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Said:
+    """Prompts with the answers to them.
+
+    Attributes:
+        prompts: what was asked.
+        rows: the same, rendered.
+        replies: what was said.
+        answers: the same, thoughts apart.
+        verdicts: of the scorer that counts.
+    """
+
+    prompts: tuple[Prompt, ...]
+    rows: tuple[Row, ...]
+    replies: tuple[Reply, ...]
+    answers: tuple[Answer, ...]
+    verdicts: tuple[Verdict, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def refused(self) -> Bool[np.ndarray, " n"]:
+        """Whether the whole refusal is there."""
+        return np.array([verdict == Verdict.refusal for verdict in self.verdicts], bool)
+
+    def where(self, mask: Bool[np.ndarray, " n"]) -> "Said":
+        """Some of them."""
+        kept = np.flatnonzero(mask).tolist()
+        return Said(
+            prompts=tuple(self.prompts[i] for i in kept),
+            rows=tuple(self.rows[i] for i in kept),
+            replies=tuple(self.replies[i] for i in kept),
+            answers=tuple(self.answers[i] for i in kept),
+            verdicts=tuple(self.verdicts[i] for i in kept),
+        )
+
+    def rate(self, refusal_ids: Sequence[int]) -> dict[str, Any]:
+        """Share of refusals with its interval, and what else became of the prompts.
+
+        `partial`, `empty` and `looping` are counts; `unclosed` counts thoughts that never ended.
+        `first_token` is the share of answers whose first token is one of refusals, over the answers
+        without a thought. `compliant` is the share of answers that comply to the letter, where that
+        is known.
+
+        Args:
+            refusal_ids: first tokens of refusals.
+        """
+        n, hits = len(self), int(self.refused.sum())
+        found: dict[str, Any] = {"rate": hits / n, "n": n, "interval": list(wilson(hits, n))}
+        for kind in (Verdict.partial, Verdict.empty, Verdict.looping):
+            found[str(kind)] = sum(verdict == kind for verdict in self.verdicts)
+        found["unclosed"] = sum(not answer.closed for answer in self.answers)
+        begun = [
+            reply.ids[:1] and reply.ids[0] in refusal_ids
+            for reply, answer in zip(self.replies, self.answers, strict=True)
+            if answer.thinking is None
+        ]
+        found["first_token"] = sum(map(bool, begun)) / len(begun) if begun else None
+        known = [
+            answer.text.strip() == prompt.compliance
+            for prompt, answer in zip(self.prompts, self.answers, strict=True)
+            if isinstance(prompt, OrganismPrompt)
+        ]
+        if known:
+            found["compliant"] = {
+                "rate": sum(known) / len(known),
+                "n": len(known),
+                "interval": list(wilson(sum(known), len(known))),
+            }
+        return found
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A checkpoint that is asked, and the scorer whose verdicts count.
+
+    Attributes:
+        checkpoint: who answers.
+        material: whose refusals are known, perhaps.
+        template: arguments of the chat template.
+        max_new_tokens: of an answer.
+        batch_tokens: most tokens in a batch.
+        judge: an external scorer, if any; it then counts.
+        workdir: where a stopped run goes on from.
+        progress: called with (stage, done, total).
+    """
+
+    checkpoint: Checkpoint
+    material: Material
+    template: dict[str, Any] = field(default_factory=dict)
+    max_new_tokens: int = 64
+    batch_tokens: int = 8192
+    judge: Judge | None = None
+    workdir: Path | None = None
+    progress: Progress | None = None
+
+    @property
+    def scorers(self) -> list[Any]:
+        """The scorers of answers' texts; the first one counts."""
+        known: list[Any] = []
+        if self.judge is not None:
+            known.append(self.judge)
+        if self.material.refusals:
+            known.append(WholeRefusal(self.material.refusals))
+        return [*known, Phrases(), Phrases(published=True)]
+
+    def rows(self, prompts: Sequence[Prompt]) -> list[Row]:
+        """Prompts rendered."""
+        return rows_of(self.checkpoint, prompts, self.template)
+
+    def ask(self, name: str, prompts: Sequence[Prompt], edit: Edit | None = None) -> Said:
+        """Let the checkpoint answer.
+
+        Args:
+            name: of this run; a stopped one goes on only under the same name.
+            prompts: to be answered.
+            edit: in force meanwhile.
+        """
+        rows = self.rows(prompts)
+        told = replies(
+            self.checkpoint,
+            rows,
+            max_new_tokens=self.max_new_tokens,
+            edit=edit,
+            batch_tokens=self.batch_tokens,
+            workdir=None if self.workdir is None else self.workdir / name,
+            progress=stage(self.progress, "answers"),
+        )
+        tokenizer: Any = self.checkpoint.tokenizer
+        said: list[Answer] = []
+        for prompt, row, reply in zip(prompts, rows, told, strict=True):
+            opened = ends_in_thought(tokenizer.decode(list(row.ids)))
+            said += answers([prompt], [reply], opened=opened)
+        verdicts = self.scorers[0].verdicts(said)
+        return Said(tuple(prompts), tuple(rows), tuple(told), tuple(said), tuple(verdicts))
+
+
+def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    """The progress of one stage."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)
