@@ -35,6 +35,8 @@ def folds(
             f"the smaller class has {smaller} rows, too few for {cv} folds; give more rows, or a "
             "smaller cv."
         )
+    if groups is not None and (count := len(np.unique(groups))) < cv:
+        raise InputError(f"there are {count} groups, too few for {cv} folds; give a smaller cv.")
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     found = list(kind(cv, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, groups))
     if any(len(np.unique(y[side])) < 2 for fold in found for side in fold):
@@ -50,8 +52,10 @@ class StackedProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Each row is scored by layer probes that were fitted, penalty included, on the other folds. Those
     out-of-fold scores choose the `k` layers of the highest AUROC and train the regression over
-    them; then the layer probes are fitted anew on all rows. Everything happens inside `fit`, so
-    held-out rows are seen by neither choice. As all parts are linear, so is the whole.
+    them; then the layer probes are fitted anew on all rows. Every layer probe is brought to mean 0
+    and deviation 1 over the rows it was fitted on, because the size of its scores depends on its
+    penalty. Everything happens inside `fit`, so held-out rows are seen by neither choice. As all
+    parts are linear, so is the whole.
 
     Args:
         k: number of layers; all, where there are fewer.
@@ -63,7 +67,7 @@ class StackedProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         layers_: indices of the chosen layers along the axis, ascending, (k,).
         layer_auroc_: out-of-fold AUROC of each layer, (layers,).
-        weights_: what a score of each chosen layer counts, (k,).
+        weights_: what a standardised score of each chosen layer counts, (k,).
         coef_: in raw coordinates, (layers, width); zero at layers that were not chosen.
         intercept_: a number.
         classes_: the two labels.
@@ -112,18 +116,18 @@ class StackedProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = np.empty(x.shape[:2])
         for train, held in folds(encoded, groups, self.cv, self.random_state):
             inner = None if groups is None else groups[train]
-            layer_probes = self._grid().fit(x[train], encoded[train], inner)
-            scores[held] = layer_probes.decision_function(x[held])
+            coef, intercept = self._layer_probes(x[train], encoded[train], inner)
+            scores[held] = np.einsum("nld,ld->nl", x[held], coef) + intercept
         self.layer_auroc_ = areas(scores[encoded == 1], scores[encoded == 0])
         best = np.argsort(-self.layer_auroc_, kind="stable")[: self.k]
         self.layers_ = np.sort(best)
         over = Logistic(cv=self.cv, random_state=self.random_state)
         over.fit(scores[:, self.layers_], encoded, groups)
-        final = self._grid().fit(x[:, self.layers_], encoded, groups)
+        coef, intercept = self._layer_probes(x[:, self.layers_], encoded, groups)
         self.weights_ = over.coef_
         self.coef_ = np.zeros(x.shape[1:])
-        self.coef_[self.layers_] = over.coef_[:, None] * final.coef_
-        self.intercept_ = float(over.intercept_ + over.coef_ @ final.intercept_)
+        self.coef_[self.layers_] = over.coef_[:, None] * coef
+        self.intercept_ = float(over.intercept_ + over.coef_ @ intercept)
         return self
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " n"]:
@@ -141,5 +145,13 @@ class StackedProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The likelier class."""
         return np.asarray(self.classes_[(self.decision_function(X) > 0).astype(int)])
 
-    def _grid(self) -> ProbeGrid:
-        return ProbeGrid(self.C, cv=self.cv, device=self.device, random_state=self.random_state)
+    def _layer_probes(
+        self, x: np.ndarray, encoded: np.ndarray, groups: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients [layers, width] and intercepts of probes whose scores are standardised."""
+        grid = ProbeGrid(self.C, cv=self.cv, device=self.device, random_state=self.random_state)
+        scores = grid.fit(x, encoded, groups).decision_function(x)
+        deviation = scores.std(0)
+        deviation[deviation == 0] = 1.0  # a layer that says nothing
+        intercept = (grid.intercept_ - scores.mean(0)) / deviation
+        return grid.coef_ / deviation[:, None], intercept

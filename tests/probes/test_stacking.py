@@ -42,12 +42,27 @@ def test_the_whole_is_the_sum_of_its_layer_probes() -> None:
     assert probe.coef_.shape == (LAYERS, WIDTH)
     left_out = np.setdiff1d(np.arange(LAYERS), probe.layers_)
     assert (probe.coef_[left_out] == 0).all()
-    final = ProbeGrid(C=0.1).fit(x[:, probe.layers_], y)
-    by_layer = final.decision_function(x[:, probe.layers_])
+    final = ProbeGrid(C=0.1).fit(x[:, probe.layers_], y).decision_function(x[:, probe.layers_])
     # What remains is the intercept of the regression over the scores: one number for all rows.
-    rest = probe.decision_function(x) - by_layer @ probe.weights_
+    rest = probe.decision_function(x) - (final / final.std(0)) @ probe.weights_
     assert np.ptp(rest) < 1e-4
     assert set(probe.predict(x)) == {0, 1}
+
+
+def test_layer_probes_of_unlike_penalties_weigh_alike() -> None:
+    """Layers of equal signal share the weight, whatever penalty each fold has chosen."""
+    found = []
+    for seed in range(3):
+        x, y = complementary(600, seed=seed)
+        test, wanted = complementary(1000, seed=100 + seed)
+        probe = StackedProbe(k=3).fit(x, y)
+        assert probe.weights_.min() > 0.5 * probe.weights_.max()
+        fixed = StackedProbe(k=3, C=0.1).fit(x, y)
+        found.append(
+            roc_auc_score(wanted, probe.decision_function(test))
+            - roc_auc_score(wanted, fixed.decision_function(test))
+        )
+    assert min(found) > -0.02
 
 
 def test_random_labels_score_as_chance_on_held_out_rows() -> None:
@@ -101,6 +116,8 @@ def test_bad_input_is_one_sentence() -> None:
         StackedProbe().fit(x, np.zeros(40))
     with pytest.raises(InputError, match="the smaller class has 2 rows, too few for 5 folds"):
         StackedProbe().fit(x, np.arange(40) < 2)
+    with pytest.raises(InputError, match="there are 3 groups, too few for 5 folds"):
+        StackedProbe().fit(x, y, np.arange(40) % 3)
     with pytest.raises(InputError, match="a fold holds one class only"):
         StackedProbe().fit(x, y, np.where(y == 1, np.arange(40), -1))
     with pytest.raises(InputError, match=r"do not fit a stacked probe .* \(n, 6, 10\)"):
