@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, first_line
-from interp.plan import replacing
+from interp.plan import write_atomically
 
 FORMAT_VERSION = 1
 _HEADER = "mechguard"
@@ -81,8 +81,9 @@ def save(path: Path, artifact: Artifact) -> Path:
         **artifact.meta,
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in artifact.tensors.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, allow_nan=False)})
+    # As bytes, because save_file would leave the file readable by its owner alone.
+    text = json.dumps(header, allow_nan=False)
+    write_atomically(path, serialised(tensors, metadata={_HEADER: text}))
     return path
 
 

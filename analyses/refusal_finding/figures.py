@@ -57,8 +57,8 @@ def _separation(finding: dict[str, Any]) -> Panel:
     return Panel(
         "Harmful against harmless, by layer and position",
         f"AUROC of the difference in means on {best['n']} test prompts; 0.5 is chance. Position −1 "
-        f"is the last prompt token, {min(row['segment_position'] for row in rows)} the last of the "
-        f"instruction. Under shuffled labels the best cell of such a grid stays below "
+        f"is the last prompt token, {number(min(row['segment_position'] for row in rows))} the "
+        f"last of the instruction. Under shuffled labels the best cell of such a grid stays below "
         f"{number(best['null_max'])} in 95 of 100 cases; layer l is the input of block l.",
         figure,
         csv="tables/separation.csv",
@@ -128,7 +128,7 @@ def _separation_by_layer(finding: dict[str, Any]) -> Panel:
         "The same with 95 % intervals. What lies under the dashed line may be the best of many "
         "cells by chance; what lies under the dotted one may be read off the last token of the "
         "instruction, without any context.",
-        lines(series, x="layer", y="AUROC"),
+        effects.by_layer(lines(series, x="layer", y="AUROC")),
     )
 
 
@@ -172,7 +172,7 @@ def _harmfulness(finding: dict[str, Any]) -> Panel:
         f"Latent Guard tells {guard['on']} with AUROC "
         f"{estimate(guard['auroc'], *guard['interval'])} (as published "
         f"{number(guard['paper_auroc'])}); {rates}.",
-        lines(series, x="layer", y="AUROC, cosine"),
+        effects.by_layer(lines(series, x="layer", y="AUROC, cosine")),
     )
 
 

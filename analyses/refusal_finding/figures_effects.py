@@ -75,10 +75,16 @@ def _random(finding: dict[str, Any]) -> str:
         ablated = [one["rate"] for one in here if one["edit"] == "ablated"]
         added = [one["rate"] for one in here if one["edit"] == "added"]
         told.append(
-            f"{kind} ablated {number(min(ablated))}–{number(max(ablated))} of harmful, added "
-            f"{number(min(added))}–{number(max(added))} of harmless prompts refused"
+            f"{kind}, {_span(ablated)} of harmful prompts are refused with one ablated and "
+            f"{_span(added)} of harmless ones with one added"
         )
     return f"Random directions of equal length, two of a kind: {'; '.join(told)}. "
+
+
+def _span(values: list[float]) -> str:
+    """The least and the most, or the one value that all have."""
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def _rate_table(finding: dict[str, Any]) -> pd.DataFrame:
@@ -135,6 +141,12 @@ def selection(finding: dict[str, Any]) -> Panel:
         table=frame,
         csv="tables/candidates.csv",
     )
+
+
+def by_layer(figure: go.Figure) -> go.Figure:
+    """Ticks at whole layers only."""
+    last = max((max(trace.x) for trace in figure.data if len(trace.x)), default=0)
+    return figure.update_xaxes(tick0=0, dtick=max(1, round(last / 12)))
 
 
 def dose_response(finding: dict[str, Any]) -> Panel | None:
@@ -241,7 +253,7 @@ def inversion(finding: dict[str, Any]) -> Panel | None:
         "asked, with a direction added to harmless or taken from harmful requests while they are "
         f"read. Without an edit {plain}. Grey: share of harmless requests that are refused with "
         "the harmfulness direction added at the end of the instruction.",
-        lines(series, x="layer", y="share"),
+        by_layer(lines(series, x="layer", y="share")),
         csv="tables/inversion.csv",
     )
 
@@ -323,7 +335,7 @@ def strips(finding: dict[str, Any]) -> Panel | None:
     return Panel(
         "The direction along prompts and answers",
         "Projection of the residual stream on the selected direction, token by token, at its "
-        "layer; negative values have the colour of zero. Point at a cell for its token.",
+        "layer. Point at a cell for its token.",
         figure,
     )
 

@@ -43,7 +43,7 @@ def _direction(finding: dict[str, Any]) -> str:
         )
     harmful, harmless = rates["harmful"], rates["harmless"]
     left, base = harmful["ablated"]["rate"], harmful["base"]["rate"]
-    where = f"layer {direction['layer']}, position {direction['position']}"
+    where = f"layer {direction['layer']}, position {number(direction['position'])}"
     effects = (
         f"with it ablated {_share(harmful['ablated'])} of harmful prompts are refused, with it "
         f"added at the last prompt token {_share(harmless['added'])} of harmless ones"
