@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from probes.stacking import StackedProbe, concatenated, folds
 from probes.stored import Collection
 from probes.token_probe import TokenProbe
 
-Stack = Literal["best", "concat", "stacked"]
+
 Layers = tuple[int | None, ...]
 
 
@@ -41,7 +41,7 @@ class _Settings:
 
     estimator: str
     aggregation: Aggregator
-    stack: Stack
+    stack: str
     k: int
     cv: int
     seed: int
@@ -70,7 +70,7 @@ def fit_probe(
     layers: Sequence[int] | None = None,
     estimator: str = "logistic",
     aggregate: str | Aggregator | None = None,
-    stack: Stack = "best",
+    stack: str = "best",
     k: int = 5,
     test_sources: Sequence[str] = (),
     test_share: float = 0.25,

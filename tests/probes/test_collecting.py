@@ -161,3 +161,12 @@ def test_layers_that_are_none(text: str) -> None:
 def test_layers_that_there_are_not() -> None:
     with pytest.raises(InputError, match="no layer 9; there are layers 0 to 7"):
         parse_layers("2-9", 8)
+
+
+def test_nothing_to_run(chat: Checkpoint) -> None:
+    with pytest.raises(InputError, match="no prompt to collect"):
+        plan_collection(chat, PromptSet(()), site="resid_pre", segment="last")
+    with pytest.raises(InputError, match="has no tokenizer"):
+        plan_collection(
+            interp.load(tiny("llama")), PROMPTS, site="resid_pre", segment="last", chat=False
+        )

@@ -124,6 +124,13 @@ def test_groups_and_equal_prompts_are_not_parted_by_share(tmp_path: Path) -> Non
         fit_probe(few, "label", groups="template")
 
 
+def test_a_null_that_clusters_rule_out_says_why(tmp_path: Path) -> None:
+    mixed = [str(i // 3) if i < 60 else f"{i // 6}x{i % 2}" for i in range(120)]
+    found = planted(tmp_path / "c", template=mixed)
+    tested = fit_probe(found, "label", groups="template", permutations=50).meta["metrics"]
+    assert "clusters" in tested["null"]["reason"] and tested["method"] == "clusters"
+
+
 def test_the_seed_settles_everything(tmp_path: Path) -> None:
     found = planted(tmp_path / "c")
     first, again = (fit_probe(found, "label", seed=3, permutations=30) for _ in range(2))
@@ -149,6 +156,7 @@ def test_the_seed_settles_everything(tmp_path: Path) -> None:
         ({}, {"aggregate": "median"}, "no aggregation 'median'"),
         ({}, {"aggregate": "max", "stack": "concat"}, "max goes with the logistic estimator"),
         ({}, {"stack": "stacked", "estimator": "lda"}, "a stacked probe is logistic"),
+        ({}, {"stack": "tower"}, "no stack 'tower'; there are best, concat, stacked"),
         ({}, {"cv": 1}, "1 folds do not cross-validate"),
         ({}, {"layers": [7]}, "has no layer 7; it has 0, 1, 2, 3"),
         ({}, {"groups": "template"}, "no column 'template'"),

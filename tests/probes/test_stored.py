@@ -20,6 +20,7 @@ from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError
 from interp.prompt_sets import Prompt, PromptSet, read_prompts
 from interp.states import prompt_rows, prompt_states
+from interp.store import StoredActivations
 from probes import stored
 from probes.collecting import plan_collection
 from probes.stored import Collection, collect
@@ -97,6 +98,18 @@ def test_a_head_site_and_one_outside_of_the_layers(tmp_path: Path) -> None:
         found = collect(checkpoint, plan, tmp_path / site)
         assert found.states().shape == (1, len(plan.sites), width)
     assert found.layers == (None,)
+
+
+@pytest.mark.parametrize("site", ["resid_mid", "attn_out", "q", "k", "v", "z", "gate", "embed"])
+def test_bytes_are_those_that_are_written(tmp_path: Path, site: str) -> None:
+    model = interp.load(tiny("qwen3_next"), tokenizer=tokenizer())
+    said = ({"role": "user", "content": "w5 w6 w7"},)
+    prompts = PromptSet((Prompt(said, "a", "s"),))
+    plan = plan_collection(model, prompts, site=site, segment="all", chat=False)
+    collect(model, plan, tmp_path)
+    folders = [path.parent for path in tmp_path.rglob("index.json")]
+    loaded = [StoredActivations.open(folder).load()["values"] for folder in folders]
+    assert plan.bytes == sum(values.nbytes for values in loaded) > 0
 
 
 def test_a_stopped_run_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
