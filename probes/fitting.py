@@ -22,7 +22,6 @@ from probes.stacking import StackedProbe, concatenated, folds
 from probes.stored import Collection
 from probes.token_probe import TokenProbe
 
-
 Layers = tuple[int | None, ...]
 
 
