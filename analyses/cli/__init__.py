@@ -6,13 +6,16 @@ import sys
 
 import typer
 
+from analyses.cli.collect import collect
 from analyses.cli.doctor import doctor
 from analyses.cli.organisms import app as organisms
 from analyses.cli.plan import plan
+from analyses.cli.probe import app as probe
 from analyses.cli.refusal import refusal
 from analyses.cli.render import render
 from analyses.cli.report import report
 from analyses.cli.sinks import sinks
+from analyses.cli.vector import app as vector
 from interp.errors import MechguardError
 
 INTERRUPTED = 130
@@ -31,8 +34,11 @@ app.command()(plan)
 app.command()(doctor)
 app.command()(sinks)
 app.command()(refusal)
+app.command()(collect)
 app.command()(report)
 app.command()(render)
+app.add_typer(probe, name="probe")
+app.add_typer(vector, name="vector")
 app.add_typer(organisms, name="organisms")
 
 

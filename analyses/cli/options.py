@@ -57,7 +57,9 @@ Bos = Annotated[
 Dtype = Annotated[DtypeChoice, typer.Option(help="Cast the weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Seed = Annotated[int, typer.Option(help="Of the bootstrap and the noise.")]
-Limit = Annotated[int | None, typer.Option(help="Look at the first N documents of each file only.")]
+Limit = Annotated[
+    int | None, typer.Option(help="Documents of each file, and prompts of a label, at most.")
+]
 Attention = Annotated[
     AttentionChoice,
     typer.Option(help="auto: exact statistics beside SDPA. eager: the model's own T×T weights."),

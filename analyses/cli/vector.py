@@ -1,0 +1,79 @@
+"""`mechguard vector`: what an artefact is, and a direction in the formats of others."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyses.cli import options
+
+if TYPE_CHECKING:
+    from probes.directions import Direction
+
+app = typer.Typer(
+    no_args_is_help=True, help="Look at directions and other artefacts; export directions."
+)
+
+_Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Artefacts of mechguard, or folders of a published direction.", show_default=False
+    ),
+]
+
+
+@app.command()
+def info(
+    paths: _Paths,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What each file holds, and which checkpoint it belongs to."""
+    described = [_described(path) for path in paths]
+    if as_json:
+        options.say(json.dumps(described, indent=1))
+        return
+    for one in described:
+        options.say("\n".join(f"{name:<16}{_shown(value)}" for name, value in one.items()) + "\n")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="A direction.", show_default=False)],
+    to: Annotated[
+        str, typer.Option("--to", help="lm-eval, neuronpedia or npy.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)],
+) -> None:
+    """Write a direction for another tool; says what the format cannot hold."""
+    from probes.vector_files import export as write
+
+    direction = _direction(path)
+    write(direction, to, out)
+    options.say(
+        f"{out}: layer {direction.layer} ({direction.site}), at its raw length "
+        f"{direction.norm:.4g}.\nThe file does not say which weights and chat template it belongs "
+        f"to; keep {path} beside it."
+    )
+
+
+def _described(path: Path) -> dict[str, Any]:
+    from interp.artifacts import load
+
+    if path.is_dir():
+        return {"path": str(path), "kind": "direction", **_direction(path).describe()}
+    artifact = load(path)
+    shapes = {name: list(tensor.shape) for name, tensor in artifact.tensors.items()}
+    return {"path": str(path), "kind": artifact.kind, "tensors": shapes, **artifact.meta}
+
+
+def _direction(path: Path) -> "Direction":
+    from probes.directions import Direction, read_published
+
+    return read_published(path)[1] if path.is_dir() else Direction.load(path)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
