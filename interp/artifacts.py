@@ -125,30 +125,31 @@ def load(path: Path, kind: str | None = None) -> Artifact:
 
 
 def require_origin(
-    artifact: Artifact, checkpoint: Checkpoint, *, allow: Collection[str] = ()
+    artifact: Artifact, checkpoint: Checkpoint | Mapping[str, Any], *, allow: Collection[str] = ()
 ) -> None:
     """Refuse an artefact that comes from another model or chat template.
 
     Args:
         artifact: with its `origin`.
-        checkpoint: it is to be used on.
+        checkpoint: it is to be used on, or the `origin` of what was captured from it.
         allow: what may differ all the same, of `fingerprint` and `tokenizer_hash`. The width never
             may.
 
     Raises:
         InputError: naming what differs and how to override it.
     """
-    made, here = artifact.meta.get("origin", {}), origin(checkpoint)
-    if made.get("width") not in (None, here["width"]):
-        raise InputError(
-            f"this {artifact.kind} is {made['width']} wide, but the residual stream of "
-            f"{checkpoint.name} is {here['width']}."
-        )
+    made = artifact.meta.get("origin", {})
+    here = origin(checkpoint) if isinstance(checkpoint, Checkpoint) else checkpoint
     for key, what in _BOUND.items():
         if key not in allow and made.get(key) != here[key]:
             raise InputError(
                 f"this {artifact.kind} belongs to {made.get('model')}, whose {what} "
-                f"({made.get(key)}) are not those of {checkpoint.name} ({here[key]}); make it for "
+                f"({made.get(key)}) are not those of {here['model']} ({here[key]}); make it for "
                 f'this checkpoint, or allow {key} to differ (in Python allow={{"{key}"}}, on the '
                 f"command line --allow {key})."
             )
+    if made.get("width") not in (None, here["width"]):
+        raise InputError(
+            f"this {artifact.kind} is {made['width']} wide, but the residual stream of "
+            f"{here['model']} is {here['width']}."
+        )

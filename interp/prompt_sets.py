@@ -147,7 +147,7 @@ def read_prompts(
         InputError: the file is missing, empty, malformed, or labels are missing.
     """
     name = str(path)
-    table = _table(name)
+    table = read_table(name)
     if table.empty:
         raise InputError(f"{name} holds no prompt.")
     messages = _messages(table, name)
@@ -336,7 +336,12 @@ def _prompt(text: str, label: str, source: str) -> Prompt:
     return Prompt(({"role": "user", "content": text},), label, source)
 
 
-def _table(name: str) -> pd.DataFrame:
+def read_table(name: str) -> pd.DataFrame:
+    """All columns of a file or data set of prompts, a row a prompt.
+
+    Raises:
+        InputError: it is missing or malformed.
+    """
     path = Path(name)
     if not path.exists() and path.suffix not in _SUFFIXES:
         return from_data_set(name, lambda loaded: loaded.to_pandas())
@@ -377,7 +382,11 @@ def _messages(table: pd.DataFrame, name: str) -> list[tuple[Message, ...]]:
                 f"{name} has the columns {', '.join(map(str, table.columns))}; it needs `messages` "
                 f"or one of {', '.join(_COLUMNS)}."
             )
-        said = [({"role": "user", "content": text},) for text in table[column]]
+        # White space at an end is no part of a request, and templates differ in keeping it.
+        said = [
+            ({"role": "user", "content": text.strip() if isinstance(text, str) else text},)
+            for text in table[column]
+        ]
     for number, messages in enumerate(said):
         last = messages[-1] if messages else {}
         content = last.get("content")

@@ -204,7 +204,14 @@ def _matched(text: str, at: int, expected: str, name: str) -> int:
 
 
 def _encoded(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]:
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    try:
+        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    except Exception as error:
+        # A word-level vocabulary without an unknown token raises a bare Exception from Rust.
+        raise InputError(
+            f"the tokenizer cannot encode {text[:60]!r} ({first_line(error)}); an organism reads "
+            "only words of its own grammar."
+        ) from error
     return list(encoding["input_ids"]), [tuple(pair) for pair in encoding["offset_mapping"]]
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from interp import artifacts
-from interp.artifacts import Artifact
+from interp.artifacts import Artifact, require_origin
 from interp.errors import InputError
 from probes.aggregation import Aggregator, aggregator
 from probes.metrics import auroc, tpr_at_fpr
@@ -21,7 +21,6 @@ from probes.token_probe import Monitor
 
 _KIND = "probe"
 _FPR = 0.01
-_BOUND = {"fingerprint": "weights", "tokenizer_hash": "tokenizer and chat template"}
 _YES, _NO = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -165,15 +164,7 @@ class FittedProbe:
         return Monitor(self.aggregation, self.coef[0], self.intercept, batch)
 
     def _require(self, collection: Collection, allow: Names[str]) -> None:
-        made, here = self.meta["origin"], collection.meta["origin"]
-        for key, what in _BOUND.items():
-            if key not in allow and made[key] != here[key]:
-                raise InputError(
-                    f"this probe belongs to {made['model']}, whose {what} ({made[key]}) are not "
-                    f"those of {here['model']} ({here[key]}), which {collection.folder} comes "
-                    f"from; fit a probe to it, or allow {key} to differ (in Python "
-                    f'allow={{"{key}"}}, on the command line --allow {key}).'
-                )
+        require_origin(Artifact(_KIND, {}, self.meta), collection.meta["origin"], allow=allow)
         for key in ("site", "segment", "chat"):
             if self.meta[key] != collection.meta[key]:
                 raise InputError(

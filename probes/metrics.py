@@ -178,6 +178,8 @@ def _delong(high: Float[np.ndarray, " n"], low: Float[np.ndarray, " m"], value: 
     above = (together[:n] - rankdata(high)) / m
     below = 1 - (together[n:] - rankdata(low)) / n
     variance = above.var(ddof=1) / n + below.var(ddof=1) / m
+    if variance == 0:  # all scores are tied, or each class is
+        return auroc_interval(value, m, n)
     half = float(norm.ppf(0.975)) * np.sqrt(variance) / (value * (1 - value))
     centre = np.log(value / (1 - value))
     limits = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))

@@ -53,7 +53,7 @@ def collect(
 ) -> None:
     """Keep activations of prompts, for `mechguard probe`. A stopped run goes on where it was."""
     from interp.errors import InputError
-    from interp.prompt_sets import PromptSet, _table, read_prompts
+    from interp.prompt_sets import PromptSet, read_prompts, read_table
     from probes.collecting import parse_site, plan_collection
     from probes.stored import collect as run
 
@@ -61,7 +61,7 @@ def collect(
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} leaves no prompt; ask for 1 or more.")
     prompts = PromptSet(read_prompts(data, label or "unlabelled").prompts[:limit])
-    table = _table(data)[: len(prompts)]
+    table = read_table(data)[: len(prompts)]
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     name, layers = parse_site(site, checkpoint.anatomy.n_layers)
     plan = plan_collection(

@@ -50,6 +50,12 @@ def test_at_the_edge_the_interval_does_not_collapse() -> None:
         assert result.interval[1] - result.interval[0] > 0.05
 
 
+def test_tied_scores_have_an_interval_that_does_not_collapse() -> None:
+    found = auroc(np.zeros(30), np.arange(30) < 12)
+    assert found.value == 0.5
+    assert found.interval[0] < 0.4 < 0.6 < found.interval[1]
+
+
 def test_clusters_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     template = np.repeat(np.arange(20), 10)

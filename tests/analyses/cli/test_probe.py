@@ -120,7 +120,7 @@ def test_a_probe_of_another_model_is_refused(chat: Path, tmp_path: Path) -> None
     assert run("fit", other, "--label", "label", "--out", out).exit_code == 0
     assert_refused(run("eval", out, chat), "belongs to planted", "not those of organism:chat")
     allowed = ("--allow", "fingerprint", "--allow", "tokenizer_hash")
-    assert_refused(run("eval", out, chat, *allowed), "fitted with segment instruction")
+    assert_refused(run("eval", out, chat, *allowed), "wide, but the residual")
     assert_refused(run("eval", other / "rows.csv", other), "no safetensors file")
 
 
