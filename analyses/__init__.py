@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from analyses.refusal_finding.finding import RefusalFinding as RefusalFinding
+    from analyses.refusal_finding.run import refusal as refusal
     from analyses.report.render import render as render
     from analyses.sink_finding.finding import SinkFinding as SinkFinding
     from analyses.sink_finding.run import sinks as sinks
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 __getattr__, __all__ = attach(
     __name__,
     {
+        "RefusalFinding": "refusal_finding.finding",
         "SinkFinding": "sink_finding.finding",
+        "refusal": "refusal_finding.run",
         "render": "report.render",
         "sinks": "sink_finding.run",
     },

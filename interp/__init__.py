@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interp.errors import InputError as InputError
     from interp.errors import MechguardError as MechguardError
     from interp.errors import UnsupportedModelError as UnsupportedModelError
+    from interp.named_sets import named as named
     from interp.sites import Site as Site
 
 __getattr__, __all__ = attach(
@@ -35,6 +36,7 @@ __getattr__, __all__ = attach(
         "capture": "",
         "interventions": "",
         "load": "checkpoint",
+        "named": "named_sets",
         "observe": "attention",
         "organisms": "",
         "prompt_sets": "",

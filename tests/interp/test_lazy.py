@@ -6,9 +6,11 @@ import pytest
 
 import analyses
 import interp
+import probes
+import probes.scorers
 from interp._lazy import attach
 
-FACADES = [interp, analyses, interp.organisms]
+FACADES = [interp, probes, analyses, interp.organisms, probes.scorers]
 
 
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
