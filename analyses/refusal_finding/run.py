@@ -18,7 +18,7 @@ from analyses.refusal_finding import causal, concepts, edits, separation
 from analyses.refusal_finding.agreement import scorer_agreement
 from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
-from analyses.refusal_finding.material import Material, is_harmful
+from analyses.refusal_finding.material import Material, default_material, is_harmful
 from analyses.refusal_finding.speak import Progress, Said, Speaker, stage
 from analyses.refusal_finding.strips import strips
 from interp.artifacts import origin, versions
@@ -37,7 +37,7 @@ _SELECTION_PROMPTS = 32  # of a side, as in Arditi et al.
 
 def refusal(
     checkpoint: Checkpoint,
-    material: Material,
+    material: Material | None = None,
     *,
     max_new_tokens: int = 64,
     layers: Sequence[int] | None = None,
@@ -55,7 +55,8 @@ def refusal(
 
     Args:
         checkpoint: from `interp.load`, with a chat template.
-        material: from `analyses.refusal_finding.material`.
+        material: prompts, from `analyses.refusal_finding.material`; if None, an organism's own, or
+            those of `interp.prompt_sets.builtin`.
         max_new_tokens: of an answer.
         layers: candidates for the refusal direction are of these; all if None. Everything else is
             measured at all layers.
@@ -75,7 +76,9 @@ def refusal(
     begun = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     _require_layers(checkpoint, layers)
-    settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens}"
+    material = material or default_material(checkpoint.name)
+    scorer = None if judge is None else judge.name
+    settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens} {scorer}"
     own = None if workdir is None else _own_folder(workdir, checkpoint, material, settings)
     speaker = Speaker(
         checkpoint, material, template or {}, max_new_tokens, batch_tokens, judge, own, progress
@@ -115,8 +118,8 @@ def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[
     """Every block of the report that comes from the model."""
     heard = _listen(speaker)
     tokens, scores = _refusal_tokens(speaker, heard)
-    difference, separated, shape = _separate(heard, seed)
-    harm, refuse = concepts.concept_directions(heard.train, origin=origin(speaker.checkpoint))
+    difference, separated, shape = _separate(speaker, heard, seed)
+    harm, refuse = concepts.concept_directions(heard.train, **_provenance(speaker))
     found: dict[str, Any] = {
         "refusal_tokens": tokens.to_dict(),
         "separation": separated,
@@ -203,7 +206,7 @@ def _refusal_tokens(speaker: Speaker, heard: Heard) -> tuple[RefusalTokens, dict
 
 
 def _separate(
-    heard: Heard, seed: int
+    speaker: Speaker, heard: Heard, seed: int
 ) -> tuple[Directions, list[dict[str, Any]], list[dict[str, Any]]]:
     """Harmful less harmless, at every layer and position, with its nulls and its shape."""
     kept = {}
@@ -212,7 +215,7 @@ def _separate(
         said = asked.said.where(chosen)
         kept[name] = (asked.states[chosen], _mask(said, "harmful"), said.rows)
     states, positive, rows = kept["train"]
-    difference = difference_in_means(states[positive], states[~positive])
+    difference = difference_in_means(states[positive], states[~positive], **_provenance(speaker))
     found = separation.separation(
         difference,
         states,
@@ -223,6 +226,15 @@ def _separate(
         seed,
     )
     return difference, found, separation.geometry(difference, states, positive, seed)
+
+
+def _provenance(speaker: Speaker) -> dict[str, Any]:
+    """What a direction keeps of where it comes from."""
+    return {
+        "origin": origin(speaker.checkpoint),
+        "data_sha256": speaker.material.train.sha256,
+        "template": speaker.template,
+    }
 
 
 def _select(
@@ -355,7 +367,9 @@ def _require_layers(checkpoint: Checkpoint, layers: Sequence[int] | None) -> Non
 def _own_folder(workdir: Path, checkpoint: Checkpoint, material: Material, settings: str) -> Path:
     """The subfolder of exactly this run."""
     parts = " ".join(part.sha256 for part in material.parts.values())
-    key = f"refusal {version('mechguard')} {checkpoint.fingerprint} {parts} {settings}"
+    # The scorer and the template decide what counts as refused, and so the tokens of refusals.
+    model = f"{checkpoint.fingerprint} {checkpoint.tokenizer_hash} {material.refusals}"
+    key = f"refusal {version('mechguard')} {model} {parts} {settings}"
     folder = workdir / hashlib.sha256(key.encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
