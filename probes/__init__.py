@@ -7,6 +7,8 @@ from interp._lazy import attach
 if TYPE_CHECKING:
     from probes import scorers as scorers
     from probes.aggregation import aggregator as aggregator
+    from probes.cascade import Band as Band
+    from probes.cascade import Cascade as Cascade
     from probes.collecting import plan_collection as plan_collection
     from probes.directions import Cells as Cells
     from probes.directions import Direction as Direction
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from probes.floors import lexical_floor as lexical_floor
     from probes.floors import surface_caveats as surface_caveats
     from probes.grid import ProbeGrid as ProbeGrid
+    from probes.guard import Guard as Guard
     from probes.latent_guard import LatentGuard as LatentGuard
     from probes.linear import estimator as estimator
     from probes.metrics import auroc as auroc
@@ -43,11 +46,14 @@ if TYPE_CHECKING:
 __getattr__, __all__ = attach(
     __name__,
     {
+        "Band": "cascade",
+        "Cascade": "cascade",
         "Cells": "directions",
         "Collection": "stored",
         "Direction": "directions",
         "Directions": "directions",
         "FittedProbe": "fitted",
+        "Guard": "guard",
         "LatentGuard": "latent_guard",
         "MassMean": "estimators",
         "ProbeGrid": "grid",

@@ -8,6 +8,7 @@ import typer
 
 from analyses.cli.collect import collect
 from analyses.cli.doctor import doctor
+from analyses.cli.guard import app as guard
 from analyses.cli.organisms import app as organisms
 from analyses.cli.plan import plan
 from analyses.cli.probe import app as probe
@@ -38,6 +39,7 @@ app.command()(collect)
 app.command()(report)
 app.command()(render)
 app.add_typer(probe, name="probe")
+app.add_typer(guard, name="guard")
 app.add_typer(vector, name="vector")
 app.add_typer(organisms, name="organisms")
 

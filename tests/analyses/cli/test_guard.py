@@ -13,17 +13,6 @@ Run = Callable[..., Any]
 KEEP = "organism:jailbreak-keep"
 
 
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verb, where the command line does not list it."""
-    from analyses import cli
-    from analyses.cli.guard import app
-
-    if all(group.name != "guard" for group in cli.app.registered_groups):
-        monkeypatch.setattr(cli.app, "registered_groups", [*cli.app.registered_groups])
-        cli.app.add_typer(app, name="guard")
-
-
 @pytest.fixture
 def guard(run: Run, tmp_path: Path) -> Path:
     out = tmp_path / "guard.safetensors"

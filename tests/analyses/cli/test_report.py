@@ -69,3 +69,27 @@ def test_the_nested_finding_is_that_of_sinks(
 def test_out_is_looked_at_first(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     run("report", "--out", tmp_path / "taken").assert_refused(2, "is a file")
+
+
+def test_a_checkpoint_that_chats_is_asked_too(run: Run, tmp_path: Path) -> None:
+    quick = ["--max-sequences", "8", "--causal-sequences", "0", "--max-new-tokens", "12"]
+    result = run("report", "organism:chat", "--out", tmp_path, *quick, "--limit", "40")
+    assert result.code == 0, result.err
+    report = _report(tmp_path)
+    assert list(report["findings"]) == ["sinks", "refusal"]
+    assert report["caveats"] == []
+    assert report["findings"]["refusal"]["rates"]["harmful"]["base"]["rate"] > 0.95
+    assert report["verdict"] == " ".join(f["verdict"] for f in report["findings"].values())
+    page = (tmp_path / "report.html").read_text()
+    assert "Refusals with the direction ablated and added" in page
+    assert (tmp_path / "tables" / "candidates.csv").is_file()
+
+
+def test_why_there_is_no_refusal_finding_is_a_caveat(run: Run, tmp_path: Path) -> None:
+    quick = ["--max-sequences", "8", "--causal-sequences", "0", "--out", tmp_path]
+    assert run("report", *quick).code == 0
+    assert _report(tmp_path)["caveats"] == [
+        "Refusal was not measured: the checkpoint has no chat template."
+    ]
+    asked = run("report", *quick, "--harmful", "x.csv", "--harmless", "y.csv")
+    asked.assert_refused(2, "has no chat template, so prompts cannot be put to it")
