@@ -47,7 +47,7 @@ def bootstrap(
     return np.asarray(low), np.asarray(high)
 
 
-def wilson(successes: float, n: int) -> Interval:
+def wilson(successes: float | int, n: int) -> Interval:
     """Wilson's score interval for a share, which does not collapse at 0 and 1."""
     share = successes / n
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
