@@ -27,11 +27,13 @@ PANELS = {
     "sinks": "analyses.sink_finding.figures",
     "refusal": "analyses.refusal_finding.figures",
     "bigram_backcopy": "analyses.bigram_backcopy.figures",
+    "cliff": "analyses.cliff_finding.figures",
 }
 NAMES = {
     "sinks": "Attention sinks",
     "refusal": "Harmfulness and refusal",
     "bigram_backcopy": "Bigram-Backcopy",
+    "cliff": "Refusal cliff",
 }
 
 _NUMERIC = re.compile(r"^[−+-]?\d")
