@@ -17,15 +17,13 @@ from typing import Any
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, first_line
-from interp.prompts import Row
+from interp.prompts import Row, bos_prefix
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
-PLAIN_TEMPLATE = (
-    "{{ bos_token if bos_token else '' }}"
+_WORDS_ALONE = (
     "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
 )
-"""The words of the messages alone, for a base model: nothing stands behind the instruction."""
 
 
 def chat_row(
@@ -76,12 +74,14 @@ def chat_row(
     return Row(index, tuple(ids), domain, segments)
 
 
-def with_chat_template(checkpoint: Checkpoint, template: str) -> Checkpoint:
+def with_chat_template(checkpoint: Checkpoint, template: str | None) -> Checkpoint:
     """The same checkpoint with another chat template; the user's tokenizer is left as it is.
 
     Args:
         checkpoint: with a tokenizer.
-        template: Jinja source, such as `PLAIN_TEMPLATE`.
+        template: Jinja source; None for the words of the messages alone, parted by line ends,
+            behind what the tokenizer puts before a text by itself. Nothing stands behind the
+            instruction then.
 
     Raises:
         InputError: the checkpoint has no tokenizer.
@@ -89,6 +89,9 @@ def with_chat_template(checkpoint: Checkpoint, template: str) -> Checkpoint:
     if checkpoint.tokenizer is None:
         raise InputError(f"{checkpoint.name} has no tokenizer, so it can have no chat template.")
     tokenizer: Any = copy.deepcopy(checkpoint.tokenizer)
+    if template is None:
+        prefix = tokenizer.decode(bos_prefix(checkpoint, None))
+        template = f"{{{{ {prefix!r} }}}}" + _WORDS_ALONE
     tokenizer.chat_template = template
     return replace(checkpoint, tokenizer=tokenizer)
 

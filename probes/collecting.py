@@ -38,7 +38,6 @@ class CollectionPlan:
         rows: of token ids, with the segment marked.
         sites: one for each layer.
         segment: whose tokens.
-        chat: whether prompts are rendered by the chat template.
         table: a row a prompt, of `rows.csv`.
         tokens: that will be kept at each layer.
         bytes: of all layers together.
@@ -47,7 +46,6 @@ class CollectionPlan:
     rows: tuple[Row, ...]
     sites: tuple[Site, ...]
     segment: str
-    chat: bool
     table: pd.DataFrame
     tokens: int
     bytes: int
@@ -59,7 +57,6 @@ class CollectionPlan:
             "site": self.sites[0].name,
             "layers": [site.layer for site in self.sites],
             "segment": self.segment,
-            "chat": self.chat,
             "rows": len(self.rows),
             "tokens": self.tokens,
             "bytes": self.bytes,
@@ -76,7 +73,6 @@ def plan_collection(
     segment: str,
     layers: Sequence[int] | None = None,
     columns: pd.DataFrame | None = None,
-    chat: bool = True,
 ) -> CollectionPlan:
     """Render the prompts, and settle what will be kept; nothing is run.
 
@@ -88,7 +84,6 @@ def plan_collection(
             instruction and the last of the prompt.
         layers: which; all that have the site if None.
         columns: a row a prompt, whose columns of single values go into the table.
-        chat: render by the chat template; otherwise prompts are run as plain text.
 
     Raises:
         InputError: no such site, layer or segment, prompts that cannot be rendered, that lack the
@@ -99,7 +94,7 @@ def plan_collection(
     sites = _sites(checkpoint, site, layers)
     if not len(prompts):
         raise InputError("there is no prompt to collect activations of.")
-    rows = _chat_rows(checkpoint, prompts) if chat else _plain_rows(checkpoint, prompts)
+    rows = prompt_rows(checkpoint, prompts)
     marked = tuple(_marked(row) for row in rows)
     lacking = [row.index for row in marked if segment not in row.segments]
     if lacking:
@@ -111,7 +106,7 @@ def plan_collection(
     tokens = sum(stop - start for start, stop in spans)
     size = tokens * sum(_width(checkpoint, one) for one in sites) * checkpoint.dtype.itemsize
     table = _table(prompts, rows, columns)
-    return CollectionPlan(marked, sites, segment, chat, table, tokens, size)
+    return CollectionPlan(marked, sites, segment, table, tokens, size)
 
 
 def parse_site(text: str, n_layers: int) -> tuple[str, tuple[int, ...] | None]:
@@ -170,43 +165,6 @@ def _width(checkpoint: Checkpoint, site: Site) -> int:
     if site.name == "gate" and layer.gate is not None:
         return layer.heads * (1 if layer.gate.kind == "per_head" else layer.head_dim)
     return checkpoint.anatomy.width
-
-
-def _chat_rows(checkpoint: Checkpoint, prompts: PromptSet) -> list[Row]:
-    template = getattr(checkpoint.tokenizer, "chat_template", None)
-    if checkpoint.tokenizer is not None and not template:
-        raise InputError(
-            f"{checkpoint.name} has no chat template; it is a base model. Run the prompts as plain "
-            "text with --no-chat (in Python chat=False), or set tokenizer.chat_template to the one "
-            "that the model was tuned with."
-        )
-    return prompt_rows(checkpoint, prompts)
-
-
-def _plain_rows(checkpoint: Checkpoint, prompts: PromptSet) -> list[Row]:
-    """The words of each prompt as they are; `instruction` is all but BOS."""
-    tokenizer: Any = checkpoint.tokenizer
-    if tokenizer is None:
-        raise InputError(f"{checkpoint.name} has no tokenizer, so no prompt can be run.")
-    rows = []
-    for index, prompt in enumerate(prompts):
-        if len(prompt.messages) > 1:
-            raise InputError(
-                f"prompt {index} has {len(prompt.messages)} messages; plain text has one, so give "
-                "single prompts or a model with a chat template."
-            )
-        ids = tuple(tokenizer(prompt.text)["input_ids"])
-        begin = int(tokenizer.bos_token_id is not None and ids[:1] == (tokenizer.bos_token_id,))
-        segments = {"bos": (0, 1)} if begin else {}
-        segments["instruction"] = (begin, len(ids))
-        rows.append(Row(index, ids, prompt.label, segments))
-        context = checkpoint.anatomy.context
-        if len(ids) == begin or (context is not None and len(ids) >= context):
-            raise InputError(
-                f"prompt {index} has {len(ids)} tokens, and {checkpoint.name} was built for 1 to "
-                f"{context}; leave it out or change its length."
-            )
-    return rows
 
 
 def _marked(row: Row) -> Row:

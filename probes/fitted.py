@@ -165,7 +165,7 @@ class FittedProbe:
 
     def _require(self, collection: Collection, allow: Names[str]) -> None:
         require_origin(Artifact(_KIND, {}, self.meta), collection.meta["origin"], allow=allow)
-        for key in ("site", "segment", "chat"):
+        for key in ("site", "segment"):
             if self.meta[key] != collection.meta[key]:
                 raise InputError(
                     f"this probe was fitted with {key} {self.meta[key]}, and {collection.folder} "

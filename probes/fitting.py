@@ -126,7 +126,7 @@ def fit_probe(
         fit = _fit_states(how, states, train, wanted)
     meta = {
         "origin": collection.meta["origin"],
-        **{key: collection.meta[key] for key in ("site", "segment", "chat", "data")},
+        **{key: collection.meta[key] for key in ("site", "segment", "data")},
         **{"label": label, "positive": positive, "groups": groups, "seed": seed},
         **{"estimator": estimator, "stack": stack, "folds": cv, "candidates": fit.candidates},
         "train": _counts(train),

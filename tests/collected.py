@@ -97,7 +97,6 @@ def planted(
         "site": "resid_pre",
         "layers": list(range(len(signal))),
         "segment": "instruction",
-        "chat": True,
         "rows": n,
         "tokens": len(rows),
         "data": {"name": "planted", "sha256": ""},

@@ -41,9 +41,7 @@ def collect(
     label: Annotated[
         str | None, typer.Option(help="Label of all prompts, where the file holds none.")
     ] = None,
-    chat: Annotated[
-        bool, typer.Option("--chat/--no-chat", help="Render by the chat template, or as text.")
-    ] = True,
+    chat_template: options.ChatTemplate = None,
     limit: Annotated[int | None, typer.Option(help="Take the first N prompts only.")] = None,
     batch_tokens: Annotated[int, typer.Option(help="Most tokens in a forward pass.")] = 8192,
     dtype: options.Dtype = DtypeChoice.auto,
@@ -63,10 +61,9 @@ def collect(
     prompts = PromptSet(read_prompts(data, label or "unlabelled").prompts[:limit])
     table = read_table(data)[: len(prompts)]
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    checkpoint = options.with_template(checkpoint, chat_template)
     name, layers = parse_site(site, checkpoint.anatomy.n_layers)
-    plan = plan_collection(
-        checkpoint, prompts, site=name, layers=layers, segment=at, columns=table, chat=chat
-    )
+    plan = plan_collection(checkpoint, prompts, site=name, layers=layers, segment=at, columns=table)
     if options.is_first_rank():
         options.say(
             f"{len(plan.rows)} prompts, {plan.tokens} tokens at {len(plan.sites)} layer(s) of "

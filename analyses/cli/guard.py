@@ -62,6 +62,7 @@ def fit(
     limit: Annotated[
         int | None, typer.Option(help="Take the first N prompts of each label only.", min=1)
     ] = None,
+    chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
     revision: options.Revision = None,
@@ -91,6 +92,7 @@ def fit(
         limit=limit,
     )
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    checkpoint = options.with_template(checkpoint, chat_template)
     with options.progress_bars() as progress:
         guard = Guard.fit(
             checkpoint,
@@ -127,6 +129,7 @@ def score(
             show_default=False,
         ),
     ] = None,
+    chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
     revision: options.Revision = None,
@@ -138,6 +141,7 @@ def score(
 
     prompts = read_prompts(messages, "unlabelled")
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    checkpoint = options.with_template(checkpoint, chat_template)
     guard = Guard.load(file, checkpoint, allow=allow or ())
     with options.progress_bars() as progress:
         scores = guard.score_many(

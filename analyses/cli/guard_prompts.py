@@ -6,11 +6,11 @@ from typing import Any
 
 from interp import organisms
 from interp.errors import InputError
+from interp.named_sets import read_named_or_file
 from interp.prompt_sets import (
     PromptSet,
     builtin,
     equalise,
-    read_prompts,
     split_at_random,
     without_duplicates,
 )
@@ -131,7 +131,7 @@ def _read(files: Sequence[str], label: str) -> PromptSet:
     """All prompts of some files, under one label."""
     prompts = PromptSet(())
     for name in files:
-        prompts += read_prompts(name, label)
+        prompts += read_named_or_file(name, label)
     return PromptSet(tuple(replace(prompt, label=label) for prompt in prompts))
 
 

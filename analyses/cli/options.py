@@ -72,6 +72,15 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
 ]
 
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        help="For a checkpoint without one: a file with a Jinja chat template, or `plain` to give "
+        "the words of the prompt alone.",
+        show_default=False,
+    ),
+]
+
 
 def load_checkpoint(
     model: str,
@@ -90,6 +99,28 @@ def load_checkpoint(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
+
+
+def with_template(checkpoint: "Checkpoint", template: str | None) -> "Checkpoint":
+    """The checkpoint with another chat template, if one was named.
+
+    Raises:
+        InputError: no such file.
+    """
+    from interp.errors import InputError
+    from interp.segments import with_chat_template
+
+    if template is None:
+        return checkpoint
+    if template == "plain":
+        return with_chat_template(checkpoint, None)
+    try:
+        source = Path(template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--chat-template {template} is neither `plain` nor a readable file ({error})."
+        ) from error
+    return with_chat_template(checkpoint, source)
 
 
 def domains(model: str, files: list[str] | None) -> list["Texts"]:

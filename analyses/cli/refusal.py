@@ -28,14 +28,6 @@ OverRefusalFiles = Annotated[
         "--over-refusal", help="Harmless prompts that sound alarming; repeats.", show_default=False
     ),
 ]
-ChatTemplate = Annotated[
-    str | None,
-    typer.Option(
-        help="For a checkpoint without one: a file with a Jinja chat template, or `plain` to give "
-        "the words of the prompt alone.",
-        show_default=False,
-    ),
-]
 NewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Tokens of an answer, at most.")]
 PromptLimit = Annotated[
     int | None,
@@ -81,7 +73,7 @@ def refusal(
     equalise: Equalise = True,
     judge: JudgeSpec = None,
     thinking: Thinking = None,
-    chat_template: ChatTemplate = None,
+    chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
     seed: options.Seed = 0,
@@ -93,7 +85,7 @@ def refusal(
     chosen = material(model, harmful, harmless, over_refusal, texts, equalise, limit, seed)
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     finding = measured(
-        with_template(checkpoint, chat_template),
+        options.with_template(checkpoint, chat_template),
         chosen,
         max_new_tokens=max_new_tokens,
         layers=numbers(layers),
@@ -179,30 +171,6 @@ def measured(
         )
 
 
-def with_template(checkpoint: "Checkpoint", template: str | None) -> "Checkpoint":
-    """The checkpoint with another chat template, if one was named.
-
-    Raises:
-        InputError: no such file.
-    """
-    from pathlib import Path
-
-    from interp.errors import InputError
-    from interp.segments import PLAIN_TEMPLATE, with_chat_template
-
-    if template is None:
-        return checkpoint
-    if template == "plain":
-        return with_chat_template(checkpoint, PLAIN_TEMPLATE)
-    try:
-        source = Path(template).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--chat-template {template} is neither `plain` nor a readable file ({error})."
-        ) from error
-    return with_chat_template(checkpoint, source)
-
-
 def numbers(text: str | None) -> list[int] | None:
     """Layers such as `4-12` or `3,5`.
 
@@ -216,7 +184,7 @@ def numbers(text: str | None) -> list[int] | None:
     found: list[int] = []
     for part in text.split(","):
         low, dash, high = part.partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
+        if not low.isdecimal() or (dash and not high.isdecimal()):
             raise InputError(f"--layers {text!r} is no list of layers; write 4-12 or 3,5.")
         found += range(int(low), int(high if dash else low) + 1)
     return found

@@ -6,13 +6,19 @@ import pandas as pd
 import pytest
 from chat_templates import TEMPLATES, byte_level
 from families import tiny
-from words import wordy
+from words import wordy as base_model
 
 import interp
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
+from interp.segments import with_chat_template
 from probes.collecting import SEGMENTS, parse_layers, parse_site, plan_collection
+
+
+def wordy(family: str, bos: bool = True) -> Checkpoint:
+    """A base model that is given the words alone."""
+    return with_chat_template(base_model(family, bos=bos), None)
 
 
 def prompt(*words: str, label: str = "a", source: str = "s", system: str | None = None) -> Prompt:
@@ -52,7 +58,7 @@ def test_segments_of_a_chat_row(chat: Checkpoint, segment: str, lengths: list[in
 )
 def test_bytes_by_site(site: str, width: int) -> None:
     plan = plan_collection(
-        wordy("llama"), PromptSet((prompt("w5", "w6"),)), site=site, segment="all", chat=False,
+        wordy("llama"), PromptSet((prompt("w5", "w6"),)), site=site, segment="all",
         layers=None if site == "embed" else [1, 2],
     )  # fmt: skip
     assert plan.bytes == 3 * width * 4 * len(plan.sites)
@@ -62,10 +68,10 @@ def test_bytes_by_site(site: str, width: int) -> None:
 def test_all_layers_are_those_that_have_the_site() -> None:
     hybrid = interp.load(tiny("qwen3_next"), tokenizer=wordy("llama").tokenizer)
     one = PromptSet((prompt("w5", "w6"),))
-    plan = plan_collection(hybrid, one, site="z", segment="last", chat=False)
+    plan = plan_collection(hybrid, one, site="z", segment="last")
     assert [site.layer for site in plan.sites] == [1, 3]
     with pytest.raises(InputError, match=r"layer 0 of .* has no site 'z'; it has resid_pre"):
-        plan_collection(hybrid, one, site="z", segment="last", layers=[0], chat=False)
+        plan_collection(hybrid, one, site="z", segment="last", layers=[0])
 
 
 def test_the_table_keeps_single_values_and_knows_equal_prompts() -> None:
@@ -75,38 +81,30 @@ def test_the_table_keeps_single_values_and_knows_equal_prompts() -> None:
         {"kind": ["x", "y", "z"], "tags": [[1], [2], [3]], "index": [9, 9, 9], "label": ["q"] * 3}
     )
     plan = plan_collection(
-        wordy("llama"), prompts, site="resid_pre", segment="last", columns=columns, chat=False
+        wordy("llama"), prompts, site="resid_pre", segment="last", columns=columns
     )
     table = plan.table
     assert table.columns.tolist() == ["index", "label", "source", "tokens", "prompt_sha256", "kind"]
     assert table["label"].tolist() == ["a"] * 3 and table["index"].tolist() == [0, 1, 2]
     keys = table["prompt_sha256"]
     assert keys[0] == keys[2] != keys[1]
-    settings = {"site": "embed", "segment": "last", "chat": False}
+    settings = {"site": "embed", "segment": "last"}
     with pytest.raises(InputError, match="2 rows of columns do not fit 3 prompts"):
         plan_collection(wordy("llama"), prompts, columns=columns[:2], **settings)
 
 
-def test_plain_text_for_a_base_model() -> None:
-    base = wordy("llama")
+def test_words_alone_for_a_base_model() -> None:
     words = PromptSet((prompt("w5", "w6", "w7"),))
-    with pytest.raises(InputError, match=r"no chat template; it is a base model.*--no-chat"):
-        plan_collection(base, words, site="resid_pre", segment="last")
-    plan = plan_collection(base, words, site="resid_pre", segment="instruction", chat=False)
-    assert plan.rows[0].ids == (1, 5, 6, 7) and plan.tokens == 3 and not plan.chat
+    with pytest.raises(InputError, match=r"no chat template; it is a base model.*--chat-template"):
+        plan_collection(base_model("llama"), words, site="resid_pre", segment="last")
+    base = wordy("llama")
+    plan = plan_collection(base, words, site="resid_pre", segment="instruction")
+    assert plan.rows[0].ids == (1, 5, 6, 7) and plan.tokens == 3
     assert plan.rows[0].segments["t_inst"] == (3, 4)
     with pytest.raises(InputError, match="1 of 1 prompts have no segment 't_post_inst'"):
-        plan_collection(base, words, site="resid_pre", segment="t_post_inst", chat=False)
-    with pytest.raises(InputError, match="prompt 0 has 2 messages; plain text has one"):
-        two = PromptSet((prompt("w5", system="w6"),))
-        plan_collection(base, two, site="resid_pre", segment="last", chat=False)
-    without = wordy("llama", bos=False)
-    assert (
-        "bos"
-        not in plan_collection(without, words, site="resid_pre", segment="all", chat=False)
-        .rows[0]
-        .segments
-    )
+        plan_collection(base, words, site="resid_pre", segment="t_post_inst")
+    without = plan_collection(wordy("llama", bos=False), words, site="resid_pre", segment="all")
+    assert "bos" not in without.rows[0].segments
 
 
 def test_a_segment_that_some_prompts_lack_is_told() -> None:
@@ -119,11 +117,10 @@ def test_a_segment_that_some_prompts_lack_is_told() -> None:
     assert plan.tokens > 0
 
 
-@pytest.mark.parametrize("chat_template", [True, False])
-def test_prompts_longer_than_the_context(chat: Checkpoint, chat_template: bool) -> None:
+def test_prompts_longer_than_the_context(chat: Checkpoint) -> None:
     long = PromptSet((prompt(*["lock"] * 130),))
     with pytest.raises(InputError, match=r"prompt 0 has \d+ tokens.*was built for"):
-        plan_collection(chat, long, site="resid_pre", segment="last", chat=chat_template)
+        plan_collection(chat, long, site="resid_pre", segment="last")
 
 
 def test_layers_and_sites_are_read() -> None:
@@ -167,6 +164,4 @@ def test_nothing_to_run(chat: Checkpoint) -> None:
     with pytest.raises(InputError, match="no prompt to collect"):
         plan_collection(chat, PromptSet(()), site="resid_pre", segment="last")
     with pytest.raises(InputError, match="has no tokenizer"):
-        plan_collection(
-            interp.load(tiny("llama")), PROMPTS, site="resid_pre", segment="last", chat=False
-        )
+        plan_collection(interp.load(tiny("llama")), PROMPTS, site="resid_pre", segment="last")

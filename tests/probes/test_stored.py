@@ -19,6 +19,7 @@ import interp
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError
 from interp.prompt_sets import Prompt, PromptSet, read_prompts
+from interp.segments import with_chat_template
 from interp.states import prompt_rows, prompt_states
 from interp.store import StoredActivations
 from probes import stored
@@ -91,10 +92,10 @@ def test_the_table_and_the_record(chat: Checkpoint, data: Path, tmp_path: Path) 
 
 
 def test_a_head_site_and_one_outside_of_the_layers(tmp_path: Path) -> None:
-    checkpoint = wordy("llama")
+    checkpoint = with_chat_template(wordy("llama"), None)
     prompts = PromptSet((Prompt(({"role": "user", "content": "w5 w6"},), "a", "s"),))
     for site, width in (("z", 32), ("final_norm", 32)):
-        plan = plan_collection(checkpoint, prompts, site=site, segment="last", chat=False)
+        plan = plan_collection(checkpoint, prompts, site=site, segment="last")
         found = collect(checkpoint, plan, tmp_path / site)
         assert found.states().shape == (1, len(plan.sites), width)
     assert found.layers == (None,)
@@ -102,10 +103,11 @@ def test_a_head_site_and_one_outside_of_the_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("site", ["resid_mid", "attn_out", "q", "k", "v", "z", "gate", "embed"])
 def test_bytes_are_those_that_are_written(tmp_path: Path, site: str) -> None:
-    model = interp.load(tiny("qwen3_next"), tokenizer=tokenizer())
+    base = interp.load(tiny("qwen3_next"), tokenizer=tokenizer())
+    model = with_chat_template(base, None)
     said = ({"role": "user", "content": "w5 w6 w7"},)
     prompts = PromptSet((Prompt(said, "a", "s"),))
-    plan = plan_collection(model, prompts, site=site, segment="all", chat=False)
+    plan = plan_collection(model, prompts, site=site, segment="all")
     collect(model, plan, tmp_path)
     folders = [path.parent for path in tmp_path.rglob("index.json")]
     loaded = [StoredActivations.open(folder).load()["values"] for folder in folders]
@@ -180,9 +182,9 @@ def test_a_model_of_nans_gives_no_collection(tmp_path: Path) -> None:
     model = tiny("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
-    broken = interp.load(model, tokenizer=tokenizer())
+    broken = with_chat_template(interp.load(model, tokenizer=tokenizer()), None)
     prompts = PromptSet((Prompt(({"role": "user", "content": "w5 w6"},), "a", "s"),))
-    plan = plan_collection(broken, prompts, site="resid_post", segment="last", chat=False)
+    plan = plan_collection(broken, prompts, site="resid_post", segment="last")
     with pytest.raises(NumericalError, match=r"blocks\.1\.hook_resid_post is NaN .* in row 0"):
         collect(broken, plan, tmp_path)
     assert not (tmp_path / "collection.json").exists()

@@ -78,21 +78,21 @@ def test_options_reach_the_collection(base: Path, tmp_path: Path) -> None:
     result = run(
         [
             *(base / "llama", "--data", base / "texts.csv", "--site", "mlp_out:3", "--at", "all"),
-            *("--out", tmp_path, "--no-chat", "--limit", "1", "--label", "harmless"),
+            *("--out", tmp_path, "--chat-template", "plain", "--limit", "1", "--label", "harmless"),
             *("--dtype", "bfloat16", "--device", "cpu", "--batch-tokens", "16"),
         ]
     )
     assert result.exit_code == 0, result.output
     found = Collection.open(tmp_path)
     assert len(found) == 1 and found.meta["tokens"] == 3
-    assert found.meta["origin"]["dtype"] == "bfloat16" and found.meta["chat"] is False
+    assert found.meta["origin"]["dtype"] == "bfloat16"
     assert found.column("label").tolist() == ["harmless"]
     assert found.column("kind").tolist() == ["x"]
 
 
 def test_labels_may_be_absent(base: Path, tmp_path: Path) -> None:
     arguments = [base / "llama", "--data", base / "texts.csv", "--site", "embed", "--at", "last"]
-    assert run([*arguments, "--out", tmp_path, "--no-chat"]).exit_code == 0
+    assert run([*arguments, "--out", tmp_path, "--chat-template", "plain"]).exit_code == 0
     assert Collection.open(tmp_path).column("label").tolist() == ["unlabelled"] * 2
 
 
@@ -107,19 +107,21 @@ def test_labels_may_be_absent(base: Path, tmp_path: Path) -> None:
         ({"--data": "long.txt"}, "prompt 1 has 301 tokens"),
         ({"--limit": "0"}, "a limit of 0 leaves no prompt"),
         ({"--device": "tpu"}, "device 'tpu' is unknown"),
-        ({"--chat": None}, "has no chat template; it is a base model"),
+        ({"--chat-template": None}, "has no chat template; it is a base model"),
     ],
 )
 def test_bad_input_is_one_sentence_before_the_run(
     base: Path, tmp_path: Path, changed: dict[str, str | None], words: str
 ) -> None:
     options: dict[str, str | None] = {
-        "--data": "texts.csv", "--site": "resid_pre", "--at": "last", "--no-chat": None, **changed,
-    }  # fmt: skip
+        "--data": "texts.csv",
+        "--site": "resid_pre",
+        "--at": "last",
+        "--chat-template": "plain",
+        **changed,
+    }
     options["--data"] = str(base / str(options["--data"]))
-    if "--chat" in options:
-        del options["--no-chat"]
-    flags = [part for pair in options.items() for part in pair if part is not None]
+    flags = [part for pair in options.items() for part in pair if pair[1] is not None]
     out = tmp_path / "out"
     assert_refused(run([base / "llama", "--out", out, *flags]), words)
     assert not out.exists()
@@ -132,7 +134,16 @@ def test_a_file_in_the_way(prompts: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_of_nans(base: Path, tmp_path: Path) -> None:
-    options = ["--site", "resid_post", "--at", "last", "--out", tmp_path, "--no-chat"]
+    options = [
+        "--site",
+        "resid_post",
+        "--at",
+        "last",
+        "--out",
+        tmp_path,
+        "--chat-template",
+        "plain",
+    ]
     result = run([base / "nan", "--data", base / "texts.csv", *options])
     assert_refused(result, "blocks.2.hook_resid_post is NaN or infinite in row 0")
     assert not (tmp_path / "collection.json").exists()
