@@ -90,7 +90,7 @@ def cliff(
     settings = Settings(
         markers=markers,
         stop_text=stop,
-        thinking_budget=thinking_budget or _budget(checkpoint, material, answer),
+        thinking_budget=_budget(checkpoint, material, answer, thinking_budget),
         max_new_tokens=max_new_tokens,
         share_of_heads=share_of_heads,
         exhaustive=_few_heads(checkpoint) if exhaustive is None else exhaustive,
@@ -152,11 +152,11 @@ def _material(
     return of_sets(harmful, harmless, limit, seed)
 
 
-def _budget(checkpoint: Checkpoint, material: Material, answer: int) -> int:
-    """As many tokens as every request leaves room for."""
+def _budget(checkpoint: Checkpoint, material: Material, answer: int, wanted: int | None) -> int:
+    """The tokens of a thought that were asked for, or that every request leaves room for."""
     context = checkpoint.anatomy.context
     if context is None:
-        return BUDGET
+        return wanted or BUDGET
     asked = [*material.train, *material.test]
     longest = max(map(len, rows_of(checkpoint, asked)))
     longest = max([longest, *map(len, cell_rows(checkpoint, material.cells))])
@@ -167,7 +167,13 @@ def _budget(checkpoint: Checkpoint, material: Material, answer: int) -> int:
             f"{context}, so no thought fits beside an answer of {answer}; leave long "
             "requests out, or lower --max-new-tokens."
         )
-    return min(BUDGET, room)
+    if wanted is not None and wanted > room:
+        raise InputError(
+            f"a thought of {wanted} tokens does not fit {checkpoint.name}, whose context of "
+            f"{context} leaves {room} beside the longest request and the answer; lower "
+            "--thinking-budget, or leave it out."
+        )
+    return wanted or min(BUDGET, room)
 
 
 def _few_heads(checkpoint: Checkpoint) -> bool:

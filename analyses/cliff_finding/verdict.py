@@ -46,13 +46,14 @@ def _fall(report: dict[str, Any]) -> str:
         )
     if has_cliff(report):
         at = -(cliff["from_end"] or -1)
-        where = "at the last token" if at == 1 else f"{at} tokens before the end"
-        return (
-            f"Refusal falls off a cliff: once the thought has closed, {closed}{cut}. The probe "
-            f"falls by {depth} {where} of the closing marker."
+        where = (
+            "at the last token of the closing marker"
             if at == 1
-            else f"Refusal falls off a cliff: once the thought has closed, {closed}{cut}. The "
-            f"probe falls by {depth}, {where} of thought and closing marker."
+            else f"{at} tokens before the end of thought and closing marker"
+        )
+        return (
+            f"Refusal falls off a cliff: once the thought has closed, {closed}{cut}. "
+            f"The probe falls by {depth} {where}."
         )
     return (
         f"No refusal cliff: once the thought has closed, {closed}{cut}; the probe falls by {depth}."
