@@ -1,0 +1,1 @@
+"""Backdoors: triggers searched, detectors, self-report, switches, agent traces."""
