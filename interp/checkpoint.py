@@ -238,6 +238,17 @@ def blueprint(source: str, *, revision: str | None = None) -> tuple[Anatomy, Any
     return read_anatomy(model), config
 
 
+def load_tokenizer(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a source alone; None where it brings none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return _tokenizer(_resolve(source), revision, trust_remote_code)
+
+
 def _load_files(
     source: str,
     tokenizer: PreTrainedTokenizerBase | None,

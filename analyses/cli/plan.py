@@ -22,10 +22,12 @@ def plan(
     revision: options.Revision = None,
 ) -> None:
     """Anatomy, sites, analyses that apply and a memory estimate; loads no weights."""
-    from interp.checkpoint import blueprint
+    from interp.checkpoint import blueprint, load_tokenizer
 
     anatomy, config = blueprint(model, revision=revision)
     described = describe(model, anatomy, str(getattr(config, "dtype", None) or "float32"))
+    tokenizer = load_tokenizer(model, revision=revision)
+    described["analyses"]["refusal"] = _refusal(getattr(tokenizer, "chat_template", None))
     if as_json:
         options.say(json.dumps(described, indent=1))
     else:
@@ -62,6 +64,13 @@ def _analyses(anatomy: "Anatomy") -> dict[str, dict[str, Any]]:
         "fused_kernel": anatomy.softcap is None,
     }
     return {"sinks": {"applies": True, "parts": parts}}
+
+
+def _refusal(template: Any) -> dict[str, Any]:
+    """The refusal report asks the checkpoint through its chat template."""
+    if template:
+        return {"applies": True}
+    return {"applies": False, "reason": "no chat template; name one with --chat-template"}
 
 
 def _activations(anatomy: "Anatomy") -> int:

@@ -117,3 +117,9 @@ def test_a_folder_without_config_and_a_hub_id_out_of_reach(run: Run, tmp_path: P
     tokenizer().save_pretrained(tmp_path)
     run("plan", tmp_path).assert_refused(2, "has no config.json")
     run("plan", "nobody/nothing").assert_refused(2, "neither a local folder nor a hub id")
+
+
+def test_refusal_applies_where_there_is_a_chat_template(run: Run, shelf: Path) -> None:
+    assert described(run, "organism:chat")["analyses"]["refusal"] == {"applies": True}
+    base = described(run, shelf / "llama")["analyses"]["refusal"]
+    assert base["applies"] is False and "--chat-template" in base["reason"]
