@@ -1,0 +1,155 @@
+"""Tokens per second of `generate` under a policy, over those of plain `generate`.
+
+A random Llama of about 30 million parameters, on one thread. Sides alternate within each repeat, in
+an order that turns with every repeat, and the median of the ratios counts. Seconds are those of the
+process, because others may use the machine. Attaching and detaching are part of every call.
+
+    python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from shared import LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, write
+
+import interp
+from steering.gates import ControllerGate, LogisticGate
+from steering.methods import act_add, alphasteer, was, was_plus
+from steering.policy import Policy
+from steering.runtime import apply
+
+POST = [interp.Site("resid_post", layer) for layer in range(LAYERS)]
+READ = POST[LAYERS // 2 : LAYERS // 2 + 1]
+
+
+def policies() -> dict[str, Policy]:
+    """What is timed: gates that open all, half or none of the rows."""
+    generator = torch.Generator().manual_seed(0)
+
+    def vectors(count: int) -> torch.Tensor:
+        return torch.randn(count, WIDTH, generator=generator)
+
+    after = POST[LAYERS // 2 :]
+    gate = LogisticGate(READ, vectors(1))
+    controller = ControllerGate(POST[-3:], WIDTH, LAYERS).eval()
+    plus = was_plus(after, vectors(len(after)), gate, 0.1)
+    return {
+        "actadd, one layer": act_add(READ, vectors(1)),
+        "actadd, every layer": act_add(POST, vectors(LAYERS)),
+        "was-plus, closed": replace(plus, gate=LogisticGate(READ, vectors(1), -1e6)),
+        "was-plus, half open": plus,
+        "was-plus, open": replace(plus, gate=LogisticGate(READ, vectors(1), 1e6)),
+        "was": was(vectors(1)[0], LAYERS, controller),
+        "alphasteer": alphasteer(after, vectors(len(after)), vectors(len(after)) * 0.01),
+    }
+
+
+def ratios(
+    checkpoint: interp.Checkpoint,
+    named: dict[str, Policy],
+    batch: int,
+    prompt: int,
+    new: int,
+    repeats: int,
+) -> dict[str, list[float]]:
+    """Plain time over steered time of each policy, repeat by repeat."""
+    ids = torch.randint(3, VOCABULARY, (batch, prompt), generator=torch.Generator().manual_seed(1))
+    options: dict[str, Any] = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": new,
+        "min_new_tokens": new,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+
+    def timed(opened: Callable[[], contextlib.AbstractContextManager[object]]) -> float:
+        begun = time.process_time()
+        with opened():
+            checkpoint.model.generate(ids, **options)
+        return time.process_time() - begun
+
+    def steered(name: str) -> Callable[[], contextlib.AbstractContextManager[object]]:
+        return lambda: apply(checkpoint, named[name])
+
+    sides = {"plain": contextlib.nullcontext, **{name: steered(name) for name in named}}
+    found: dict[str, list[float]] = {name: [] for name in named}
+    for repeat in range(-1, repeats):
+        order = list(sides)
+        turn = repeat % len(order)
+        seconds = {name: timed(sides[name]) for name in order[turn:] + order[:turn]}
+        if repeat >= 0:  # the first round warms up
+            for name in named:
+                found[name].append(seconds["plain"] / seconds[name])
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    cells = result["cells"]
+    heads = [f"{cell['batch']} × {cell['prompt']}" for cell in cells]
+    lines = [
+        f"A random Llama of {result['parameters'] / 1e6:.0f} million parameters on CPU, float32, "
+        f"{result['new_tokens']} new tokens, one thread; torch "
+        f"{result['torch']}, transformers {result['transformers']}; median of "
+        f"{result['repeats']} alternating repeats, attaching and detaching included. Tokens per "
+        "second over plain `generate`, by rows × tokens of the prompts. Aim for WAS+: ≥ 0.97.",
+        "",
+        "| policy | " + " | ".join(heads) + " |",
+        "|---|" + "---|" * len(heads),
+    ]
+    for name in result["policies"]:
+        values = " | ".join(f"{statistics.median(cell['ratios'][name]):.3f}" for cell in cells)
+        lines.append(f"| {name} | {values} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Time the sides and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--doc", type=Path, help="rewrite this document's table")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model: Any = random_llama(2048)
+    checkpoint, named = interp.load(model), policies()
+    cells = [
+        {
+            "batch": batch,
+            "prompt": prompt,
+            "ratios": ratios(
+                checkpoint, named, batch, prompt, arguments.new_tokens, arguments.repeats
+            ),
+        }
+        for batch in arguments.batches
+        for prompt in arguments.prompts
+    ]
+    result = {
+        "parameters": model.num_parameters(),
+        "new_tokens": arguments.new_tokens,
+        "repeats": arguments.repeats,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "policies": list(named),
+        "cells": cells,
+    }
+    write(arguments.out, json.dumps(result, indent=1) + "\n")
+    print(table(result))
+    if arguments.doc:
+        rewrite(arguments.doc, "Steering overhead", table(result))
+
+
+if __name__ == "__main__":
+    main()
