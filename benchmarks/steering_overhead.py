@@ -116,8 +116,12 @@ def main() -> None:
     """Time the sides and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 512])
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        default=["1x64", "8x64", "32x64", "1x512", "8x512", "32x512"],
+        help="rows x tokens of the prompts",
+    )
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--doc", type=Path, help="rewrite this document's table")
@@ -133,8 +137,7 @@ def main() -> None:
                 checkpoint, named, batch, prompt, arguments.new_tokens, arguments.repeats
             ),
         }
-        for batch in arguments.batches
-        for prompt in arguments.prompts
+        for batch, prompt in (map(int, cell.split("x")) for cell in arguments.cells)
     ]
     result = {
         "parameters": model.num_parameters(),
