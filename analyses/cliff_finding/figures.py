@@ -247,14 +247,14 @@ def _ablations(finding: Row) -> Panel | None:
             "norm": ["restored" if row.get("norm_restored") else "as is" for row in rows],
             "harmful refused": [_estimate(row, "refusal") for row in rows],
             "harmless refused": [_estimate(row, "over_refusal") for row in rows],
-            "complied to the letter": [number(row.get("compliant")) for row in rows],
+            "complied": [number(row.get("compliant")) for row in rows],
             "KL, nats": [number(row.get("kl")) for row in rows],
         }
     )
     text = (
         "The heads named by their contribution, silenced together at the closing marker, with and "
         "without the norm of the layer's heads restored, beside random heads; refusal of harmful "
-        "and of harmless requests with Wilson intervals, and what becomes of harmless answers: the "
+        "and of harmless requests (alarming ones included) with Wilson intervals, and what becomes of harmless answers: the "
         "share that complies to the letter, where that is known, and KL(as it was ‖ silenced) of "
         "the first answer token."
     )

@@ -115,6 +115,9 @@ class Study:
         """
         thoughts = self._think()
         # Alarming requests are harmless too, but count for over-refusal only.
+        benign = [
+            one for label, side in thoughts.test.items() if label != "harmful" for one in side
+        ]
         harmful, harmless = thoughts.test["harmful"], thoughts.test["harmless"]
         cuts = cut_lengths(harmful)
         leak = self._leak(harmful)
@@ -140,7 +143,7 @@ class Study:
             probe_auroc=self._auroc(answer_probe, harmful, harmless, stop),
             curve=curve,
             fall=cliff(curve, scored[0], self.settings.seed),
-            heads=self._heads(answer_probe, harmful, harmless),
+            heads=self._heads(answer_probe, harmful, benign),
             judged=self._judged(probe, curve, both),
             judged_thoughts=both,
             leak=leak,
