@@ -18,8 +18,8 @@ from torch import Tensor
 from interp.errors import InputError
 from steering.policy import Span
 
-Chosen = Literal[True] | Bool[Tensor, "rows tokens"] | None
-"""Which tokens of a pass: all, some, or none."""
+Chosen = Literal[True] | slice | Bool[Tensor, "rows tokens"] | None
+"""Which tokens of a pass: all, those of some columns, some of each row, or none."""
 Found = int | tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"]] | None
 """A token of every row: the same column in all, or whether and in which column, or nowhere."""
 
@@ -158,8 +158,10 @@ class Clock:
             whole = (span.start is None or low >= span.start) and (
                 span.stop is None or high <= span.stop
             )
-            if whole and (span.skip == 0 or low >= 0):
-                return True
+            if span.skip == 0 or low >= 0:
+                begin = 0 if span.start is None else max(0, span.start - low)
+                end = self.tokens if span.stop is None else min(self.tokens, span.stop - low)
+                return True if whole else slice(begin, end)
         offsets = self._counted()
         chosen = torch.ones_like(offsets, dtype=torch.bool)
         if span.start is not None:

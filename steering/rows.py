@@ -55,6 +55,7 @@ class Steered:
         self._moves: list[Tensor] = []
         self._flags: tuple[bool, bool] | None = None
         self._span: Chosen = None
+        self._part: slice | None = None
         self._find: Found = None
         self._states: list[Tensor] = []
 
@@ -105,8 +106,11 @@ class Steered:
 
     def edit(self, index: int, x: Float[Tensor, "rows tokens width"]) -> Tensor:
         """The state of a site behind the policy, which has something to edit in this pass."""
-        mask = self.mask
+        mask, part = self.mask, self._part
         assert mask is not None  # the caller asks for it first
+        whole = x
+        if part is not None:
+            x = x[:, part]
         if self.fused:
             moved = x + self._moves[index]
         else:
@@ -118,7 +122,11 @@ class Steered:
                 self.readers[index] if self.readers else None,
                 self.policy.keep_norm,
             )
-        return moved if mask is True else torch.where(mask[index], moved, x)
+        if mask is not True:
+            moved = torch.where(mask[index], moved, x)
+        if part is not None:
+            moved = torch.cat([whole[:, : part.start], moved, whole[:, part.stop :]], 1)
+        return moved
 
     def _decide(
         self,
@@ -198,6 +206,7 @@ class Steered:
     def _mask(self) -> None:
         """Which tokens of which rows this pass edits."""
         span = self._span
+        self._part = span if isinstance(span, slice) else None
         if span is None or not self.known or self.inert:
             self.mask = None
             return
@@ -207,6 +216,8 @@ class Steered:
                 self.mask = True if every else None
                 return
         open_rows = self._open[:, None]
-        chosen = open_rows if span is True else span.to(open_rows.device) & open_rows
+        chosen = open_rows
+        if isinstance(span, Tensor):
+            chosen = span.to(open_rows.device) & open_rows
         there = {device: chosen[..., None].to(device) for device in set(self.devices)}
         self.mask = tuple(there[device] for device in self.devices)
