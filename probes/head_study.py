@@ -6,7 +6,7 @@ random other heads of its layer does; there may be none.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -80,7 +80,8 @@ class Ablations:
         `kl` is the mean of KL(as it was ‖ silenced) of the first answer token, in nats; `compliant`
         the share of answers that comply to the letter, where that is known.
         """
-        rows = [one.whole for one in self.harmless]
+        # Requests of several labels may share an index.
+        rows = [replace(one.whole, index=i) for i, one in enumerate(self.harmless)]
         checkpoint = self.respondent.checkpoint
         base, changed = (
             torch.log_softmax(next_logits(checkpoint, rows, edit=edit).double(), -1)

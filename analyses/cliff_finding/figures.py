@@ -254,9 +254,9 @@ def _ablations(finding: Row) -> Panel | None:
     text = (
         "The heads named by their contribution, silenced together at the closing marker, with and "
         "without the norm of the layer's heads restored, beside random heads; refusal of harmful "
-        "and of harmless requests (alarming ones included) with Wilson intervals, and what becomes of harmless answers: the "
-        "share that complies to the letter, where that is known, and KL(as it was ‖ silenced) of "
-        "the first answer token."
+        "and of harmless requests (alarming ones included) with Wilson intervals, and what becomes "
+        "of harmless answers: the share that complies to the letter, where that is known, and "
+        "KL(as it was ‖ silenced) of the first answer token."
     )
     return Panel("Ablations", text, table=table, csv="tables/ablations.csv")
 
