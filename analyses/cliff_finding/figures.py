@@ -245,8 +245,8 @@ def _ablations(finding: Row) -> Panel | None:
             "condition": [row["condition"] for row in rows],
             "heads": [_spoken(row.get("heads") or "") or MISSING for row in rows],
             "norm": ["restored" if row.get("norm_restored") else "as is" for row in rows],
-            "harmful refused": [_estimate(row, "refusal") for row in rows],
-            "harmless refused": [_estimate(row, "over_refusal") for row in rows],
+            "harmful": [_estimate(row, "refusal") for row in rows],
+            "harmless": [_estimate(row, "over_refusal") for row in rows],
             "complied": [number(row.get("compliant")) for row in rows],
             "KL, nats": [number(row.get("kl")) for row in rows],
         }
