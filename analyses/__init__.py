@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from analyses.cliff_finding.finding import CliffFinding as CliffFinding
+    from analyses.cliff_finding.run import cliff as cliff
     from analyses.refusal_finding.finding import RefusalFinding as RefusalFinding
     from analyses.refusal_finding.run import refusal as refusal
     from analyses.report.render import render as render
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
 __getattr__, __all__ = attach(
     __name__,
     {
+        "CliffFinding": "cliff_finding.finding",
         "RefusalFinding": "refusal_finding.finding",
         "SinkFinding": "sink_finding.finding",
+        "cliff": "cliff_finding.run",
         "refusal": "refusal_finding.run",
         "render": "report.render",
         "sinks": "sink_finding.run",

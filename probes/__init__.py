@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from probes.aggregation import aggregator as aggregator
     from probes.cascade import Band as Band
     from probes.cascade import Cascade as Cascade
+    from probes.cliff_judge import export_selected as export_selected
     from probes.collecting import plan_collection as plan_collection
     from probes.directions import Cells as Cells
     from probes.directions import Direction as Direction
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from probes.floors import surface_caveats as surface_caveats
     from probes.grid import ProbeGrid as ProbeGrid
     from probes.guard import Guard as Guard
+    from probes.head_attribution import head_contributions as head_contributions
     from probes.latent_guard import LatentGuard as LatentGuard
     from probes.linear import estimator as estimator
     from probes.metrics import auroc as auroc
@@ -65,8 +67,10 @@ __getattr__, __all__ = attach(
         "collect": "stored",
         "difference_in_means": "directions",
         "estimator": "linear",
+        "export_selected": "cliff_judge",
         "fit_probe": "fitting",
         "harmfulness_directions": "directions",
+        "head_contributions": "head_attribution",
         "last_token_floor": "floors",
         "length_floor": "floors",
         "lexical_floor": "floors",

@@ -124,6 +124,56 @@ def head_contributions(
     )
 
 
+@dataclass(frozen=True)
+class DirectParts:
+    """What each part wrote along a direction at one token of every row.
+
+    Attributes:
+        heads: of each layer; NaN where a layer has fewer, or no softmax attention.
+        mlp: of each layer.
+        other: of each layer: biases of the attention, and layers without softmax attention.
+        embedding: what the residual stream began with.
+    """
+
+    heads: Float[np.ndarray, "rows layers heads"]
+    mlp: Float[np.ndarray, "rows layers"]
+    other: Float[np.ndarray, "rows layers"]
+    embedding: Float[np.ndarray, " rows"]
+
+
+def direct_parts(
+    checkpoint: Checkpoint,
+    rows: Sequence[Row],
+    direction: Float[np.ndarray, " width"],
+    *,
+    position: int = -1,
+    batch_tokens: int = 8192,
+) -> DirectParts:
+    """Take the projection of the residual stream on a direction apart, without any norm.
+
+    The embedding and all parts of the layers before l add up to the projection at `resid_pre` l.
+
+    Args:
+        checkpoint: what to run.
+        rows: that hold the token.
+        direction: projected on; its length counts.
+        position: of the token, counted back from the end of the row, which is −1.
+        batch_tokens: most tokens in a batch.
+    """
+    reader = _Parts(torch.tensor(direction, dtype=torch.float64), position)
+    capture(checkpoint, rows, [reader], batch_tokens=batch_tokens)
+    found = reader.result()
+    order = np.argsort(np.argsort([row.index for row in rows]))
+    layers = range(checkpoint.anatomy.n_layers)
+    heads = [found.at("heads", i)[order] if i in found.layers("heads") else None for i in layers]
+    return DirectParts(
+        heads=_padded(heads, len(rows)),
+        mlp=found.stack("mlp")[order].astype(np.float64),
+        other=found.stack("other")[order].astype(np.float64),
+        embedding=found.stack("embedding")[order][:, 0].astype(np.float64),
+    )
+
+
 class _Parts(RowRecorder):
     """Scalar products of what each part wrote with one direction, at one token of every row."""
 

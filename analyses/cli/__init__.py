@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from analyses.cli.cliff import cliff
 from analyses.cli.collect import collect
 from analyses.cli.doctor import doctor
 from analyses.cli.guard import app as guard
@@ -35,6 +36,7 @@ app.command()(plan)
 app.command()(doctor)
 app.command()(sinks)
 app.command()(refusal)
+app.command()(cliff)
 app.command()(collect)
 app.command()(report)
 app.command()(render)

@@ -7,10 +7,12 @@ from families import FAMILIES, LAYERS, VOCAB, tiny
 
 import interp
 from interp.checkpoint import Checkpoint
+from interp.doctor_patient import reading
 from interp.errors import InputError, UnsupportedModelError
 from interp.interventions import zero_heads
 from interp.prompts import Row
-from probes.head_attribution import Contributions, head_contributions
+from interp.sites import Site
+from probes.head_attribution import Contributions, direct_parts, head_contributions
 from probes.linear_reading import FrozenNorm
 
 # Where attention has biases, or layers without softmax attention, `other` is not zero.
@@ -43,6 +45,21 @@ def test_parts_add_up_to_the_logit_that_the_model_itself_gives(family: str) -> N
     np.testing.assert_allclose(found.total, found.logit, rtol=1e-4, atol=1e-3)
     if family not in WITH_OTHER:
         assert np.abs(found.other).max() < 1e-3 * max(1.0, np.abs(found.heads).max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parts_before_a_layer_add_up_to_the_projection_at_its_input(family: str) -> None:
+    checkpoint = interp.load(tiny(family))
+    direction = np.random.default_rng(0).normal(size=checkpoint.anatomy.width)
+    found = direct_parts(checkpoint, rows_of_ids(), direction, position=-2)
+    layer = 2
+    for place, row in enumerate(rows_of_ids()):
+        with torch.no_grad(), reading(checkpoint, [Site("resid_pre", layer)]) as seen:
+            checkpoint.model(torch.tensor([row.ids]))
+        wanted = float(seen[Site("resid_pre", layer)][0, -2].double().numpy() @ direction)
+        before = [part[place, :layer] for part in (found.heads, found.mlp, found.other)]
+        total = float(found.embedding[place]) + sum(float(np.nansum(part)) for part in before)
+        assert total == pytest.approx(wanted, rel=1e-4, abs=1e-3)
 
 
 def test_the_heads_are_what_zeroing_their_output_takes_away_in_the_last_layer() -> None:

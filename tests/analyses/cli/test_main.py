@@ -23,6 +23,7 @@ VERBS = (
     "doctor",
     "sinks",
     "refusal",
+    "cliff",
     "collect",
     "probe",
     "guard",
