@@ -74,10 +74,15 @@ def random_rates(
     refusal_ids: Sequence[int],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Refusal rates with random directions ablated on harmful and added on harmless prompts."""
+    """Refusal rates with random directions ablated on harmful and added on harmless prompts.
+
+    `cosine` is that of the random direction with the selected one: from the states' covariance it
+    is large wherever refusal is much of what varies, and such a draw is then no null.
+    """
     found = []
     drawn = random_directions(direction, states, _RANDOM_EACH, seed)
     for number, (kind, vector) in enumerate(drawn):
+        cosine = float(vector @ direction.vector) / direction.norm**2  # of equal length
         runs = {
             ("ablated", "harmful"): (harmful, ablated(speaker.checkpoint, vector)),
             ("added", "harmless"): (
@@ -89,7 +94,9 @@ def random_rates(
             said = speaker.ask(f"random-{number}-{edit_name}", prompts, edit)
             measured = said.rate(refusal_ids)
             kept = {key: measured[key] for key in ("rate", "n", "interval", "first_token")}
-            found.append({"direction": kind, "edit": edit_name, "side": side, **kept})
+            found.append(
+                {"direction": kind, "cosine": cosine, "edit": edit_name, "side": side, **kept}
+            )
     return found
 
 

@@ -11,14 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from analyses.refusal_finding.material import is_harmful
-from analyses.refusal_finding.separation import within_strata
+from analyses.refusal_finding.separation import within_strata, within_strata_null
 from analyses.refusal_finding.speak import Said
 from interp.errors import InputError
 from interp.states import PromptStates
 from probes.directions import Cells, Directions, cosine, harmfulness_directions, refusal_directions
 from probes.latent_guard import LatentGuard
 from probes.metrics import auroc, tpr_at_fpr
-from probes.nulls import shuffled_label_null
 
 _FPRS = (0.01, 0.001)
 _PLANE_MOST = 400  # points of the plane that the report keeps
@@ -90,12 +89,17 @@ def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions)
             list(one.interval) for one in by_position["t_post_inst"]
         ],
         "cosine_with_refusal_by_layer": [
-            cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
+            _cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
         ],
         "latent_guard": latent_guard(train, test),
         "n": {"harmful": int(harmful.sum()), "harmless": int((~harmful).sum())},
         "cells": {"train": train.cells.counts(), "test": test.cells.counts()},
     }
+
+
+def _cosine(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " d"]) -> float | None:
+    """None where one has no length, as refusal has in the embedding of a template token."""
+    return cosine(one, other) if one.any() and other.any() else None
 
 
 def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
@@ -161,18 +165,11 @@ def refusal_separation(
     """How well refused and accepted prompts are told at each layer and position.
 
     Within harmful and within harmless prompts, averaged, so that harmfulness does not count;
-    `null_max` is the largest of the grid under shuffled labels, as in `separation`. An AUROC of
-    None: no stratum of the test prompts holds both.
+    `null_max` is the 95th percentile of the best cell with refusal shuffled within each of the two.
+    An AUROC of None: no stratum of the test prompts holds both.
     """
     cells = test.cells
-    null = shuffled_label_null(
-        train.states.values,
-        train.cells.refused,
-        test.states.values,
-        cells.refused,
-        permutations=1000,
-        seed=seed,
-    )
+    null = within_strata_null(train.states.values, train.cells, test.states.values, cells, seed)
     return [
         {
             "layer": layer,
@@ -182,7 +179,7 @@ def refusal_separation(
                 cells.refused,
                 cells.harmful,
             ),
-            "null_max": null.q95,
+            "null_max": null,
         }
         for i, layer in enumerate(test.states.layers)
         for j, position in enumerate(test.states.positions)

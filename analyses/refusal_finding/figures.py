@@ -169,9 +169,8 @@ def _harmfulness(finding: dict[str, Any]) -> Panel:
         f"{n['harmful']} harmful and {n['harmless']} harmless test prompts, whatever the "
         "checkpoint does with them; and its cosine with the refusal direction of the last prompt "
         "token. "
-        f"Latent Guard tells {guard['on']} with AUROC "
-        f"{estimate(guard['auroc'], *guard['interval'])} (as published "
-        f"{number(guard['paper_auroc'])}); {rates}.",
+        f"Latent Guard has AUROC {estimate(guard['auroc'], *guard['interval'])} (as published "
+        f"{number(guard['paper_auroc'])}) on {guard['on']}; {rates}.",
         effects.by_layer(lines(series, x="layer", y="AUROC, cosine")),
     )
 
@@ -225,7 +224,8 @@ def _refusal_separation(finding: dict[str, Any]) -> Panel | None:
         "Refused against accepted, by layer and position",
         "AUROC of the refusal direction of each place within harmful and within harmless test "
         "prompts, averaged, so that telling harmful from harmless does not count. Under shuffled "
-        f"labels the best cell stays below {number(rows[0]['null_max'])} in 95 of 100 cases.",
+        f"labels, within each of the two, the best cell stays below {number(rows[0]['null_max'])} "
+        "in 95 of 100 cases.",
         _by_place(rows, "auroc", "AUROC"),
         csv="tables/refusal_separation.csv",
     )

@@ -74,9 +74,11 @@ def _random(finding: dict[str, Any]) -> str:
         here = [one for one in random if one["direction"] == kind]
         ablated = [one["rate"] for one in here if one["edit"] == "ablated"]
         added = [one["rate"] for one in here if one["edit"] == "added"]
+        most = max(abs(one["cosine"]) for one in here)
         told.append(
-            f"{kind}, {_span(ablated)} of harmful prompts are refused with one ablated and "
-            f"{_span(added)} of harmless ones with one added"
+            f"{kind} (cosine with the selected one up to {number(most)}), {_span(ablated)} of "
+            f"harmful prompts are refused with one ablated and {_span(added)} of harmless ones "
+            "with one added"
         )
     return f"Random directions of equal length, two of a kind: {'; '.join(told)}. "
 
@@ -300,7 +302,13 @@ def attribution(finding: dict[str, Any]) -> Panel | None:
         return None
     top = sorted(rows, key=lambda row: -abs(row["difference"]))[:20]
     labels = [row["part"] for row in top]
-    series = [Series("harmful less harmless", [row["difference"] for row in top], labels)]
+    hover = [
+        f"{row['part']}: {estimate(row['difference'], *(row['interval'] or (None, None)))}"
+        for row in top
+    ]
+    series = [
+        Series("harmful less harmless", [row["difference"] for row in top], labels, hover=hover)
+    ]
     return Panel(
         "Which heads and MLPs write the direction",
         "What each part writes along the selected direction at its token, as the mean over harmful "

@@ -1,5 +1,6 @@
 """The refusal finding, put together from measurements."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,11 @@ class RefusalFinding(Finding):
             InputError: the folder cannot be written to.
         """
         page = super().save(directory)
-        if self.direction is not None:
-            self.direction.save(Path(directory) / DIRECTION)
+        artefact = Path(directory) / DIRECTION
+        if self.direction is None:
+            artefact.unlink(missing_ok=True)  # of an earlier run: it is not this report's
+        else:
+            self.direction.save(artefact)
         return page
 
 
@@ -208,10 +212,12 @@ def _caveats(checkpoint: Checkpoint, material: Material, report: dict[str, Any])
 def _about_selection(report: dict[str, Any]) -> list[str]:
     direction = report["direction"]
     if direction["layer"] is None:
+        reasons = Counter(row["discarded"] for row in report["selection"])
+        told = ", ".join(f"{count} by {reason}" for reason, count in reasons.items())
         return [
             f"None of the {direction['candidates']} candidates passes the filters of Arditi et "
-            "al., so nothing is ablated or added; that no difference in means carries refusal "
-            "does not show that no other direction does."
+            f"al. ({told}), so nothing is ablated or added. That does not show that no direction "
+            "carries refusal: only differences in means were tried, at these layers and positions."
         ]
     notes = []
     if direction["near_ties"]:

@@ -19,7 +19,6 @@ from analyses.refusal_finding.speak import Speaker, stage
 from interp.generation import Edit, replies
 from interp.organisms.chat_format import render
 from interp.organisms.chat_grammar import BAD, GOOD
-from interp.organisms.data import OrganismPrompt
 from interp.prompt_sets import Prompt
 from interp.prompts import Row
 from interp.states import PromptStates
@@ -53,7 +52,8 @@ class Task:
 def inversion_task(speaker: Speaker, prompts: Sequence[Prompt], harmful: bool) -> Task:
     """The task over some prompts, at most 50."""
     chosen = list(prompts[:_MOST])
-    if chosen and all(isinstance(prompt, OrganismPrompt) for prompt in chosen):
+    tokenizer: Any = speaker.checkpoint.tokenizer
+    if {BAD, GOOD} <= set(tokenizer.get_vocab()):  # an organism, which knows no question in words
         return Task(tuple(_tag_row(speaker, p, i) for i, p in enumerate(chosen)), harmful, True)
     rows = []
     for number, prompt in enumerate(chosen):

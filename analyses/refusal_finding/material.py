@@ -11,6 +11,7 @@ from interp.organisms.data import OrganismPrompt
 from interp.prompt_sets import (
     Prompt,
     PromptSet,
+    builtin,
     equalise,
     split_at_random,
     split_by_source,
@@ -110,6 +111,14 @@ def of_organism(name: str, limit: int | None = None) -> Material:
     )
 
 
+def default_material(model: str) -> Material:
+    """An organism's own prompts, or the built-in ones."""
+    if model.startswith("organism:"):
+        return of_organism(model.removeprefix("organism:"))
+    own = builtin()
+    return of_sets(own.of("harmful"), own.of("harmless"), own.of("alarming"))
+
+
 def of_sets(
     harmful: PromptSet,
     harmless: PromptSet,
@@ -140,8 +149,10 @@ def of_sets(
     both, others = without_duplicates(harmful + harmless, alarming or PromptSet(()))
     surface: dict[str, Any] = {}
     if equal:
-        freed = equalise(both)
-        both = freed.prompts
+        # Alarming prompts lose their marks too: they count among the harmless ones.
+        freed = equalise(both + others)
+        both = freed.prompts.of("harmful", "harmless")
+        others = freed.prompts.where(lambda prompt: prompt.label == "alarming")
         surface = {
             "length_auroc": list(freed.length_auroc),
             "mark_auroc": list(freed.mark_auroc),

@@ -16,6 +16,7 @@ import torch
 
 from analyses.refusal_finding import causal, concepts, edits, separation
 from analyses.refusal_finding.agreement import scorer_agreement
+from analyses.refusal_finding.attribution import attribution
 from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
 from analyses.refusal_finding.material import Material, default_material, is_harmful
@@ -154,14 +155,16 @@ def _listen(speaker: Speaker) -> Heard:
         name: speaker.ask(f"base-{name}", part.prompts)
         for name, part in speaker.material.parts.items()
     }
-    refused = np.concatenate([said.refused for said in parts.values()])
-    n = len(refused)
+    refused = parts["train"].refused
     if refused.all() or not refused.any():
+        # Weights that are no numbers say something too, and that must not pass for compliance.
+        next_logits(speaker.checkpoint, parts["train"].rows, batch_tokens=speaker.batch_tokens)
         what = "all" if refused.all() else "none"
         raise InputError(
-            f"{speaker.checkpoint.name} refuses {what} of the {n} prompts, so there is no refusal "
-            "direction to find; give prompts of both kinds or a checkpoint that was tuned to "
-            "refuse. Harmfulness alone is read by `mechguard collect` and `mechguard probe`."
+            f"{speaker.checkpoint.name} refuses {what} of the {len(refused)} training prompts, so "
+            "there is no refusal direction to find; give prompts of both kinds or a checkpoint "
+            "that was tuned to refuse. Harmfulness alone is read by `mechguard collect` and "
+            "`mechguard probe`."
         )
     return Heard(
         train=_with_states(speaker, parts["train"], "train"),
@@ -316,6 +319,9 @@ def _effects(
         "rates": rates,
         "said": said,
         "direction": direction,
+        "attribution": attribution(
+            speaker, direction, said["harmful"]["base"], said["harmless"]["base"], seed
+        ),
         "strips": strips(speaker, {name: said[name]["base"] for name in said}, direction),
         "random_rates": causal.random_rates(
             speaker, direction, states, prompts["harmful"], prompts["harmless"], tokens.ids, seed

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 
 from interp.prompts import Row
 from interp.ranking import area
 from interp.states import PromptStates
-from probes.directions import Directions
+from probes.directions import Cells, Directions
 from probes.floors import last_token_floor
 from probes.metrics import auroc
 from probes.nulls import random_direction_null, shuffled_label_null
@@ -117,6 +118,67 @@ def within_strata(
         if len(high) and len(low):
             found.append(area(high, low))
     return float(np.mean(found)) if found else None
+
+
+def within_strata_null(
+    train: Float[np.ndarray, "n layers positions width"],
+    train_cells: Cells,
+    test: Float[np.ndarray, "m layers positions width"],
+    test_cells: Cells,
+    seed: int,
+) -> float | None:
+    """95th percentile of the best `within_strata` of a grid when refusal is shuffled.
+
+    Labels are shuffled within harmful and within harmless prompts, on both sides, and the refusal
+    direction is made anew from each shuffle, so that the null is of the statistic that is reported.
+    None where that has no value.
+    """
+    strata = [test_cells.harmful == harmful for harmful in (True, False)]
+    strata = [here for here in strata if 0 < test_cells.refused[here].sum() < here.sum()]
+    if not strata:
+        return None
+    rng = np.random.default_rng(seed)
+    weights = np.stack([_weights(_shuffled(train_cells, rng)) for _ in range(PERMUTATIONS)])
+    refused = np.stack([_shuffled(test_cells, rng).refused for _ in range(PERMUTATIONS)])
+    best = np.full(PERMUTATIONS, -np.inf)
+    for i in range(train.shape[1]):
+        for j in range(train.shape[2]):
+            x = train[:, i, j].astype(np.float64)
+            x -= x.mean(0)  # falls out of a difference of means
+            scores = test[:, i, j].astype(np.float64) @ (weights @ x).T
+            told = [_areas(scores[here], refused[:, here]) for here in strata]
+            best = np.maximum(best, np.mean(told, 0))
+    return float(np.sort(best)[int(np.ceil(0.95 * (PERMUTATIONS + 1))) - 1])
+
+
+def _areas(
+    scores: Float[np.ndarray, "n shuffles"], positive: Bool[np.ndarray, "shuffles n"]
+) -> Float[np.ndarray, " shuffles"]:
+    """AUROC of every column of scores by its own labels, ties counted half."""
+    high = positive.sum(1)
+    low = positive.shape[1] - high
+    above = (rankdata(scores, axis=0).T * positive).sum(1) - high * (high + 1) / 2
+    return np.asarray(above / (high * low))
+
+
+def _shuffled(cells: Cells, rng: np.random.Generator) -> Cells:
+    """The same cells with refusal shuffled within harmful and within harmless prompts."""
+    refused = cells.refused.copy()
+    for harmful in (True, False):
+        here = np.flatnonzero(cells.harmful == harmful)
+        refused[here] = rng.permutation(refused[here])
+    return Cells(cells.harmful, refused)
+
+
+def _weights(cells: Cells) -> Float[np.ndarray, " n"]:
+    """What each prompt counts in the refusal direction, as `refusal_directions` makes it."""
+    masks = {(h, r): cells[h, r] for h in (True, False) for r in (True, False)}
+    if all(mask.any() for mask in masks.values()):
+        return np.sum(
+            [mask * (0.5 if r else -0.5) / mask.sum() for (_, r), mask in masks.items()], axis=0
+        )
+    refused = cells.refused
+    return np.asarray(refused / refused.sum() - ~refused / (~refused).sum())
 
 
 def halves(

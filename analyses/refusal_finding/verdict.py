@@ -37,6 +37,11 @@ def _rates(finding: dict[str, Any]) -> str:
 def _direction(finding: dict[str, Any]) -> str:
     direction, rates = finding["direction"], finding["rates"]
     if direction["layer"] is None:
+        if {row["discarded"] for row in finding["selection"]} <= {"layer", "no number"}:
+            return (
+                f"No refusal direction is selected: all {direction['candidates']} candidates lie "
+                "in the last fifth of the layers or have no length."
+            )
         return (
             f"No single direction carries refusal: none of the {direction['candidates']} "
             "candidates passes the selection."
@@ -63,11 +68,11 @@ def _null(finding: dict[str, Any]) -> str:
     if not random:
         return ""
     plain = [one for one in random if one["direction"] == "isotropic"]
-    ablated = min(one["rate"] for one in plain if one["edit"] == "ablated")
-    added = max(one["rate"] for one in plain if one["edit"] == "added")
+    ablated = [one["rate"] for one in plain if one["edit"] == "ablated"]
+    added = [one["rate"] for one in plain if one["edit"] == "added"]
     return (
-        f"; with random directions of its length at least {number(ablated)} and at most "
-        f"{number(added)}"
+        f" ({len(ablated)} random directions of its length: no fewer than {number(min(ablated))} "
+        f"and no more than {number(max(added))})"
     )
 
 
@@ -78,11 +83,13 @@ def _harmfulness(finding: dict[str, Any]) -> str:
     low, high = found["auroc_t_inst_interval_by_layer"][best]
     cosine = found["cosine_with_refusal_by_layer"][best]
     guard = found["latent_guard"]
+    n = guard["n"]["positives"], guard["n"]["negatives"]
     return (
         f"Harmfulness is read at the end of the instruction with AUROC "
-        f"{estimate(areas[best], low, high)} at layer {best}, by a direction whose cosine with the "
-        f"refusal direction there is {number(cosine)}; Latent Guard tells {guard['on']} with AUROC "
-        f"{estimate(guard['auroc'], *guard['interval'])}."
+        f"{estimate(areas[best], low, high)} at layer {best}, the best of {len(areas)}, by a "
+        f"direction whose cosine with the refusal direction of that layer is {number(cosine)}; "
+        f"Latent Guard has AUROC {estimate(guard['auroc'], *guard['interval'])} (n = {n[0]} and "
+        f"{n[1]}) on {guard['on']}."
     )
 
 
