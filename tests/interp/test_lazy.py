@@ -8,9 +8,10 @@ import analyses
 import interp
 import probes
 import probes.scorers
+import steering
 from interp._lazy import attach
 
-FACADES = [interp, probes, analyses, interp.organisms, probes.scorers]
+FACADES = [interp, probes, steering, analyses, interp.organisms, probes.scorers]
 
 
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
