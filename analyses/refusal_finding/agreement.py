@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from analyses.refusal_finding.material import is_harmful
 from analyses.refusal_finding.speak import Said, Speaker
-from probes.scorers import Verdict, agreement, disagreements
+from probes.scorers import Disagreement, Verdict, agreement, disagreements
+
+_EXAMPLES = 20  # of disagreements that the report keeps
+_LONGEST = 200  # characters of an answer
 
 
 def scorer_agreement(
@@ -28,10 +32,20 @@ def scorer_agreement(
         name: {str(kind): sum(one == kind for one in given) for kind in Verdict}
         for name, given in verdicts.items()
     }
+    apart = disagreements(verdicts, said.answers)
     return {
         "counted": next(iter(verdicts)),
         "verdicts": counts,
         "agreement": agreement(verdicts).to_dict(orient="records"),
-        "disagreements": len(disagreements(verdicts, said.answers)),
+        "disagreements": len(apart),
+        "examples": [_example(said, one) for one in apart[:_EXAMPLES]],
         "n": len(said),
     }
+
+
+def _example(said: Said, one: Disagreement) -> dict[str, Any]:
+    """A prompt that scorers judge differently; what a harmful one was granted is redacted."""
+    prompt, refused = said.prompts[one.index], said.verdicts[one.index] == Verdict.refusal
+    text = one.answer.text[:_LONGEST] if refused or not is_harmful(prompt) else "[redacted]"
+    verdicts = {name: str(verdict) for name, verdict in one.verdicts.items()}
+    return {"prompt": prompt.text[:_LONGEST], "answer": text, **verdicts}

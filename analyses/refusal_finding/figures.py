@@ -44,6 +44,7 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
         effects.attribution,
         effects.strips,
         effects.scorers,
+        effects.disagreements,
         _tokens,
         effects.transcripts,
     ]

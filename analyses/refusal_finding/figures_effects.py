@@ -364,6 +364,19 @@ def scorers(finding: dict[str, Any]) -> Panel:
     )
 
 
+def disagreements(finding: dict[str, Any]) -> Panel | None:
+    """Answers that scorers judge differently."""
+    rows = finding["scorers"]["examples"]
+    if not rows:
+        return None
+    return Panel(
+        "Where the scorers part",
+        f"The first {len(rows)} of {finding['scorers']['disagreements']} answers on which two "
+        "scorers differ; what a harmful prompt was granted is redacted.",
+        table=pd.DataFrame(rows),
+    )
+
+
 def transcripts(finding: dict[str, Any]) -> Panel | None:
     """Prompts and answers, what was granted to harmful ones redacted."""
     rows = finding.get("transcripts") or []

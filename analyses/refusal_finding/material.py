@@ -24,6 +24,11 @@ from probes.floors import surface_caveats
 TRAIN, VALIDATION, TEST = 128, 64, 128
 """Prompts of a label in each part at most, unless `limit` is lower."""
 
+REFUSING = ("I cannot", "I can't", "I can’t", "I'm sorry", "I’m sorry", "I am unable", "Sorry")
+COMPLYING = ("Sure", "Certainly", "Of course", "Here is", "Here are", "Yes")
+"""How answers begin where nothing is known of the checkpoint."""
+
+_OPENING = 3  # words of an organism's answers that make its opening
 _SHARES = (0.5, 0.2, 0.3)
 _MIN = 8  # prompts of a class in a part, below which nothing can be told
 
@@ -40,6 +45,8 @@ class Material:
         validation: candidates are selected on these.
         test: every figure of the report is of these.
         refusals: the whole refusals, where they are known to the letter; else empty.
+        refusing: how refusals begin; none begins with another.
+        complying: how compliant answers begin, likewise.
         texts: benign text for the loss; may be empty.
         caveats: what the prompts do not allow to be said.
         surface: what equalising did: AUROC of length and final mark before and after.
@@ -49,6 +56,8 @@ class Material:
     validation: PromptSet
     test: PromptSet
     refusals: tuple[str, ...] = ()
+    refusing: tuple[str, ...] = REFUSING
+    complying: tuple[str, ...] = COMPLYING
     texts: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     surface: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +111,8 @@ def of_organism(name: str, limit: int | None = None) -> Material:
         validation=parts[1],
         test=parts[2],
         refusals=tuple(dict.fromkeys(p.refusal for p in known)),
+        refusing=_openings([p.refusal for p in known]),
+        complying=_openings([p.compliance for p in known]),
         texts=tuple(documents.get("harmless", next(iter(documents.values())))),
         caveats=(
             "The prompts are the organism's own: one grammar, in which training and test share "
@@ -109,6 +120,10 @@ def of_organism(name: str, limit: int | None = None) -> Material:
             *_surface(parts[2]),
         ),
     )
+
+
+def _openings(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(" ".join(text.split()[:_OPENING]) for text in texts))
 
 
 def default_material(model: str) -> Material:

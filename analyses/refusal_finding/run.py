@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,14 @@ from interp.generation import Edit, next_logits
 from interp.prompt_sets import Prompt
 from interp.states import PromptStates, prompt_states
 from probes.directions import Direction, Directions, difference_in_means
-from probes.scorers import Judge, RefusalTokens, find_refusal_tokens, refusal_log_odds
+from probes.scorers import (
+    Judge,
+    RefusalTokens,
+    find_refusal_tokens,
+    prefix_contrast,
+    prefix_log_probability,
+    refusal_log_odds,
+)
 from probes.selection import Selection, score_candidates, select
 
 log = logging.getLogger("mechguard.refusal")
@@ -205,7 +212,21 @@ def _refusal_tokens(speaker: Speaker, heard: Heard) -> tuple[RefusalTokens, dict
     tested = next_logits(
         speaker.checkpoint, heard.test.said.rows, batch_tokens=speaker.batch_tokens
     )
-    return tokens, {"refusal tokens": refusal_log_odds(tested, tokens.ids)}
+    return tokens, {
+        "refusal tokens": refusal_log_odds(tested, tokens.ids),
+        "prefix contrast": _prefixes(speaker, heard.test.said),
+    }
+
+
+def _prefixes(speaker: Speaker, said: Said) -> np.ndarray:
+    """Log-odds that an answer begins as refusals do, against as compliant answers do."""
+    refusing, complying = (
+        prefix_log_probability(
+            speaker.checkpoint, said.rows, texts, batch_tokens=speaker.batch_tokens
+        )
+        for texts in (speaker.material.refusing, speaker.material.complying)
+    )
+    return prefix_contrast(refusing, complying)
 
 
 def _separate(
@@ -308,6 +329,7 @@ def _effects(
         rates, said = causal.rates(speaker, prompts, base, {}, tokens.ids)
         return {"rates": rates, "said": said, "direction": None}
     direction = difference.at(*selection.chosen)
+    direction = replace(direction, meta={**direction.meta, "refusal_tokens": tokens.to_dict()})
     made = _edits(speaker, heard, direction)
     rates, said = causal.rates(speaker, prompts, base, made, tokens.ids)
     layer = heard.train.states.layers.index(direction.layer)
