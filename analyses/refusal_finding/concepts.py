@@ -89,17 +89,12 @@ def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions)
             list(one.interval) for one in by_position["t_post_inst"]
         ],
         "cosine_with_refusal_by_layer": [
-            _cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
+            cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
         ],
         "latent_guard": latent_guard(train, test),
         "n": {"harmful": int(harmful.sum()), "harmless": int((~harmful).sum())},
         "cells": {"train": train.cells.counts(), "test": test.cells.counts()},
     }
-
-
-def _cosine(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " d"]) -> float | None:
-    """None where one has no length, as refusal has in the embedding of a template token."""
-    return cosine(one, other) if one.any() and other.any() else None
 
 
 def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
