@@ -1,0 +1,1 @@
+"""An OpenAI-style server whose answers are steered; needs the extra `mechguard[serve]`."""
