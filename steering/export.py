@@ -16,9 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.plan import replacing, write_atomically
+from interp.prompts import Row
 from interp.sites import Site
+from interp.states import prompt_states
 from steering.policy import Policy, Span
 
 ARCHITECTURE = "controlvector"
@@ -76,6 +79,24 @@ def static_part(policy: Policy, norms: Sequence[float] | None = None) -> Static:
     return vectors
 
 
+def typical_norms(checkpoint: Checkpoint, policy: Policy, rows: Sequence[Row]) -> list[float]:
+    """Mean norm of the unsteered state of the last prompt token at each site of a policy.
+
+    Args:
+        checkpoint: that the policy steers.
+        policy: whose sites are measured.
+        rows: prompts like those that are to be steered.
+    """
+    norms: dict[Site, float] = {}
+    for name in sorted({site.name for site in policy.sites}):
+        sites = [site for site in policy.sites if site.name == name]
+        layers = [site.layer for site in sites if site.layer is not None]
+        states = prompt_states(checkpoint, rows, site=name, layers=layers)
+        means = np.linalg.norm(states.at(-1), axis=-1).mean(0)
+        norms |= dict(zip(sites, means.tolist(), strict=True))
+    return [norms[site] for site in policy.sites]
+
+
 def losses(policy: Policy, *, keeps_span: bool = False) -> list[str]:
     """What a file of fixed vectors does not say of a policy, a sentence each.
 
@@ -117,7 +138,7 @@ def _sizes(policy: Policy, norms: Sequence[float] | None) -> list[float]:
         raise InputError(
             f"the strength of policy {policy.name} is relative to the norm of each state, and the "
             f"file needs a fixed one; give a typical norm for each of its {len(policy.sites)} "
-            "sites (norms=…)."
+            "sites (norms=typical_norms(checkpoint, policy, rows))."
         )
     lengths = policy.directions.detach().float().norm(dim=-1).tolist()
     return [float(norm) / length for norm, length in zip(given, lengths, strict=True)]

@@ -10,10 +10,13 @@ import pytest
 import torch
 from policies import CASES, gated, generate, logistic, patient, post, prompts, vectors
 
+from interp.checkpoint import load
 from interp.doctor_patient import Patient
 from interp.errors import InputError
+from interp.prompt_sets import Prompt
 from interp.sites import Site
-from steering.export import LOST, _apply, export_policy, losses, static_part
+from interp.states import prompt_rows
+from steering.export import LOST, _apply, export_policy, losses, static_part, typical_norms
 from steering.importing import read_vectors
 from steering.methods import act_add, was_plus
 from steering.policy import Policy, Span
@@ -138,3 +141,19 @@ def test_what_cannot_be_exported(p: Patient, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             export_policy(policy, to, path)
     assert not list(tmp_path.iterdir())
+
+
+def test_typical_norms_are_those_of_the_last_prompt_tokens() -> None:
+    model = load("organism:chat")
+    texts = ("wash apron", "please bypass alarm")
+    said = [Prompt(({"role": "user", "content": text},), "", "") for text in texts]
+    rows = prompt_rows(model, said)
+    sites = [Site("resid_pre", 1), Site("resid_post", 1)]
+    width = model.anatomy.width
+    found = typical_norms(model, act_add(sites, torch.ones(2, width)), rows)
+    wanted = []
+    with torch.no_grad():
+        for row in rows:
+            states = model.model(torch.tensor([row.ids]), output_hidden_states=True).hidden_states
+            wanted.append([float(states[layer][0, -1].norm()) for layer in (1, 2)])
+    assert found == pytest.approx(torch.tensor(wanted).mean(0).tolist(), rel=1e-4)
