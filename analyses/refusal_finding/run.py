@@ -212,10 +212,19 @@ def _refusal_tokens(speaker: Speaker, heard: Heard) -> tuple[RefusalTokens, dict
     tested = next_logits(
         speaker.checkpoint, heard.test.said.rows, batch_tokens=speaker.batch_tokens
     )
-    return tokens, {
-        "refusal tokens": refusal_log_odds(tested, tokens.ids),
-        "prefix contrast": _prefixes(speaker, heard.test.said),
-    }
+    odds = {"refusal tokens": refusal_log_odds(tested, tokens.ids)}
+    if _knows(speaker, (*speaker.material.refusing, *speaker.material.complying)):
+        odds["prefix contrast"] = _prefixes(speaker, heard.test.said)
+    return tokens, odds
+
+
+def _knows(speaker: Speaker, texts: Sequence[str]) -> bool:
+    """Whether the tokenizer has words for these; an organism's has those of its grammar alone."""
+    tokenizer: Any = speaker.checkpoint.tokenizer
+    try:
+        return all(tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    except Exception:  # tokenizers raises nothing narrower
+        return False
 
 
 def _prefixes(speaker: Speaker, said: Said) -> np.ndarray:

@@ -1,0 +1,221 @@
+"""`analyses.refusal` on organisms whose truth is known, and what it does when it is stopped."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyses.refusal_finding import separation
+from analyses.refusal_finding.finding import RefusalFinding
+from analyses.refusal_finding.material import Material, of_organism
+from analyses.refusal_finding.run import refusal
+from interp.checkpoint import Checkpoint, load
+from interp.errors import InputError
+from interp.prompt_sets import PromptSet
+from interp.states import prompt_rows, prompt_states
+from probes.directions import difference_in_means
+from probes.scorers import Judge
+
+Found = Callable[[str], RefusalFinding]
+SEEDS = [pytest.param(f"@seed={seed}", marks=pytest.mark.slow) for seed in (1, 2)]
+
+
+def assert_refuses_by_one_direction(report: dict[str, Any], turned: tuple[int, ...]) -> None:
+    """The thresholds that hold; at the layers `turned`, adding harmfulness turns the tag."""
+    harm = report["harmfulness"]
+    areas = harm["auroc_t_inst_by_layer"]
+    assert max(areas[1:]) >= 0.98 and areas[0] < 0.9
+    assert all(count >= 100 for side in harm["cells"].values() for count in side.values())
+    assert harm["latent_guard"]["auroc"] >= 0.98
+    assert report["refusal_tokens"]["texts"] == ["sorry"]
+    direction = report["direction"]
+    assert direction["position"] == -1 and direction["segment"] == "post_instruction"
+    inert = [row for row in report["selection"] if row["position"] < -1]
+    assert inert and all(row["discarded"] for row in inert)
+    harmful, harmless = report["rates"]["harmful"], report["rates"]["harmless"]
+    assert harmful["base"]["rate"] == 1 and harmless["base"]["rate"] == 0
+    assert harmful["ablated"]["rate"] <= 0.10
+    assert harmful["ablated"]["compliant"]["rate"] >= 0.90
+    assert harmless["ablated"]["compliant"]["rate"] >= 0.98
+    assert harmful["ablated_affine"]["rate"] <= 0.10
+    assert harmless["added"]["rate"] >= 0.95
+    isotropic = [row for row in report["random_rates"] if row["direction"] == "isotropic"]
+    assert len(isotropic) == 4
+    for row in isotropic:
+        base = report["rates"][row["side"]]["base"]["rate"]
+        assert abs(row["rate"] - base) <= 0.05
+    tags = {
+        row["layer"]: row["rate"]
+        for row in report["inversion"]
+        if row["direction"] == "harmfulness" and not row["harmful"]
+    }
+    refused = {row["layer"]: row["rate"] for row in report["harm_added"]}
+    for layer in (1, 2):
+        assert refused[layer] <= 0.05
+    for layer in turned:
+        assert areas[layer] >= 0.98 and tags[layer] >= 0.95
+
+
+@pytest.mark.parametrize("seed", ["", *SEEDS])
+def test_chat_refuses_by_one_direction_apart_from_harmfulness(found: Found, seed: str) -> None:
+    assert_refuses_by_one_direction(found(f"chat{seed}").to_dict(), (1, 2))
+
+
+@pytest.mark.slow
+def test_the_gated_twin_does_so_too(found: Found) -> None:
+    """At layer 1 it has not made harmfulness linear yet, so only layer 2 turns the tag."""
+    assert_refuses_by_one_direction(found("chat-gated").to_dict(), (2,))
+
+
+def test_refusal_is_read_best_at_the_last_token(found: Found) -> None:
+    rows = found("chat").report["refusal_separation"]
+    last = [row["auroc"] for row in rows if row["segment_position"] == -1 and row["layer"] > 0]
+    before = [row["auroc"] for row in rows if row["segment_position"] < -1]
+    assert min(last) >= 0.98 and max(before) <= 0.85
+    assert all(row["null_max"] < 0.65 for row in rows)
+
+
+@pytest.mark.slow
+def test_of_chat_dense_it_says_that_no_single_direction_carries_refusal(found: Found) -> None:
+    finding = found("chat-dense")
+    assert "No single direction carries refusal" in finding.verdict
+    direction = finding.report["direction"]
+    words = "passes the filters" if direction["layer"] is None else "no single direction among"
+    assert any(words in caveat for caveat in finding.caveats)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["", "@seed=1", "@seed=2"])
+def test_latent_guard_tells_which_jailbreak_erases_harmfulness(found: Found, seed: str) -> None:
+    keep, erase = (
+        found(f"jailbreak-{kind}{seed}").report["harmfulness"]["latent_guard"]
+        for kind in ("keep", "erase")
+    )
+    assert keep["auroc"] >= 0.95 and erase["auroc"] <= 0.75
+    assert keep["on"] == erase["on"] and keep["on"].startswith("harmful prompts that")
+    assert keep["by_label"]["jailbroken"] - erase["by_label"]["jailbroken"] >= 0.2
+
+
+@pytest.fixture(scope="module")
+def chat() -> Checkpoint:
+    return load("organism:chat")
+
+
+@pytest.fixture(scope="module")
+def few() -> Material:
+    return of_organism("chat", 12)
+
+
+def test_labels_at_random_stay_inside_the_null(chat: Checkpoint) -> None:
+    """At the sites where harmfulness is read perfectly."""
+    material = of_organism("chat")
+    kept = {}
+    for name in ("train", "test"):
+        prompts = [p for p in material.parts[name] if p.label in ("harmful", "harmless")]
+        rows = prompt_rows(chat, prompts)
+        kept[name] = rows, prompt_states(chat, rows)
+    inside = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        labels = {name: rng.random(len(rows)) < 0.5 for name, (rows, _) in kept.items()}
+        states = {name: states for name, (_, states) in kept.items()}
+        made = difference_in_means(
+            states["train"][labels["train"]], states["train"][~labels["train"]]
+        )
+        cells = separation.separation(
+            made,
+            states["train"],
+            labels["train"],
+            states["test"],
+            labels["test"],
+            (kept["train"][0], kept["test"][0]),
+            seed,
+        )
+        inside.append(max(cell["auroc"] for cell in cells) <= cells[0]["null_max"])
+    assert sum(inside) >= 5
+
+
+def _comparable(finding: RefusalFinding) -> dict[str, Any]:
+    report = finding.to_dict()
+    for key in ("started", "wall_seconds"):
+        report["provenance"].pop(key)
+    return report
+
+
+def test_a_stopped_run_goes_on_to_the_same_report(
+    chat: Checkpoint, few: Material, tmp_path: Path
+) -> None:
+    whole = _comparable(refusal(chat, few, max_new_tokens=12))
+    stages: list[str] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        stages.append(stage)
+        if stage == "candidates" and done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refusal(chat, few, max_new_tokens=12, workdir=tmp_path, progress=stop)
+    (folder,) = tmp_path.iterdir()
+    kept = {path for path in folder.rglob("*") if path.is_file()}
+    assert len([path for path in kept if path.name.startswith("candidate-")]) == 5
+    stamps = {path: path.stat().st_mtime_ns for path in kept}
+    later: dict[Path, int] = {}
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "doses" and not later:
+            later.update({path: path.stat().st_mtime_ns for path in kept})
+
+    resumed = refusal(chat, few, max_new_tokens=12, workdir=tmp_path, progress=watch)
+    assert later == stamps
+    assert _comparable(resumed) == whole
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_judge_takes_up_nothing_of_a_stopped_run(
+    chat: Checkpoint, few: Material, tmp_path: Path
+) -> None:
+    """It may refuse other prompts, so tokens of refusals and candidates' scores may be others."""
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    judge = Judge(lambda said: ["refusal" if "sorry" in a.text else "compliance" for a in said])
+    for scorer in (None, judge):
+        with pytest.raises(KeyboardInterrupt):
+            refusal(chat, few, judge=scorer, workdir=tmp_path, progress=stop)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"), [([3], "layers 3"), ([], "layers are empty"), ([-1, 1], "layers -1")]
+)
+def test_layers_that_are_not_there_are_named(
+    chat: Checkpoint, few: Material, layers: list[int], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        refusal(chat, few, layers=layers)
+
+
+def test_late_layers_alone_are_no_evidence_about_refusal(chat: Checkpoint, few: Material) -> None:
+    finding = refusal(chat, few, max_new_tokens=12, layers=[2])
+    assert finding.direction is None
+    assert finding.report["direction"]["candidates"] == 3
+    assert "No refusal direction is selected" in finding.verdict
+    assert "No single direction" not in finding.verdict
+    assert finding.report["rates"]["harmful"]["ablated"] is None
+
+
+@pytest.mark.parametrize("label", ["harmful", "harmless"])
+def test_a_checkpoint_that_refuses_all_prompts_or_none_is_an_error(
+    chat: Checkpoint, few: Material, label: str
+) -> None:
+    parts = {
+        name: PromptSet(tuple(p for p in part if p.label == label))
+        for name, part in few.parts.items()
+    }
+    what = "all" if label == "harmful" else "none"
+    with pytest.raises(InputError, match=f"refuses {what} of the 12 training prompts"):
+        refusal(chat, replace(few, **parts), max_new_tokens=12)
