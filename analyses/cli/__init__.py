@@ -9,6 +9,7 @@ import typer
 from analyses.cli.cliff import cliff
 from analyses.cli.collect import collect
 from analyses.cli.doctor import doctor
+from analyses.cli.generate import generate
 from analyses.cli.guard import app as guard
 from analyses.cli.organisms import app as organisms
 from analyses.cli.plan import plan
@@ -16,6 +17,7 @@ from analyses.cli.probe import app as probe
 from analyses.cli.refusal import refusal
 from analyses.cli.render import render
 from analyses.cli.report import report
+from analyses.cli.serve import serve
 from analyses.cli.sinks import sinks
 from analyses.cli.vector import app as vector
 from interp.errors import MechguardError
@@ -37,6 +39,8 @@ app.command()(doctor)
 app.command()(sinks)
 app.command()(refusal)
 app.command()(cliff)
+app.command()(generate)
+app.command()(serve)
 app.command()(collect)
 app.command()(report)
 app.command()(render)

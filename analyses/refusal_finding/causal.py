@@ -21,7 +21,7 @@ from probes.selection import divergence
 
 STRENGTHS = (-1.0, -0.5, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 EDITS = ("base", "ablated", "ablated_affine", "added", "added_all")
-_RANDOM_EACH = 2  # random directions of either kind that whole answers are given under
+_RANDOM_EACH = 5  # random directions of either kind that whole answers are given under
 _RANDOM_DOSES = 10  # of either kind in the dose–response curve, which costs one token each
 
 

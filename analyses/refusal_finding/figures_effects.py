@@ -80,7 +80,8 @@ def _random(finding: dict[str, Any]) -> str:
             f"harmful prompts are refused with one ablated and {_span(added)} of harmless ones "
             "with one added"
         )
-    return f"Random directions of equal length, two of a kind: {'; '.join(told)}. "
+    each = len(random) // 4  # of two kinds, ablated and added
+    return f"Random directions of equal length, {each} of a kind: {'; '.join(told)}. "
 
 
 def _span(values: list[float]) -> str:

@@ -239,6 +239,13 @@ def _about_selection(report: dict[str, Any]) -> list[str]:
 
 def _about_scoring(material: Material, report: dict[str, Any]) -> list[str]:
     scorer = report["scorers"]["counted"]
+    if "prefix contrast" not in report["scorers"]["verdicts"]:
+        notes = ["Openings were not scored: the tokenizer cannot encode the usual ones."]
+        return [*notes, *_about_scorer(material, scorer)]
+    return _about_scorer(material, scorer)
+
+
+def _about_scorer(material: Material, scorer: str) -> list[str]:
     if material.refusals:
         return [f"A refusal counts when the whole text of one is there (scorer: {scorer})."]
     return [

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from interp.checkpoint import Checkpoint
-from interp.errors import InputError, NumericalError
+from interp.errors import InputError, NumericalError, first_line
 from interp.generation import Edit, left_padded
 from interp.plan import RowPlan
 from interp.prompts import Row
@@ -153,7 +153,14 @@ def prefix_log_probability(
     tokenizer: Any = checkpoint.tokenizer
     if tokenizer is None:
         raise InputError(f"{checkpoint.name} has no tokenizer, so prefixes cannot be encoded.")
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prefixes]
+    try:
+        encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prefixes]
+    except Exception as error:
+        # A word-level vocabulary without an unknown token raises a bare Exception from Rust.
+        raise InputError(
+            f"the tokenizer of {checkpoint.name} cannot encode one of the prefixes "
+            f"{', '.join(map(repr, prefixes))} ({first_line(error)}); give prefixes in its words."
+        ) from error
     indices = [row.index for row in rows]
     if not rows or not encoded or not all(encoded) or len(set(indices)) < len(indices):
         raise InputError(

@@ -24,6 +24,8 @@ VERBS = (
     "sinks",
     "refusal",
     "cliff",
+    "generate",
+    "serve",
     "collect",
     "probe",
     "guard",
