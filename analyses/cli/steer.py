@@ -1,0 +1,271 @@
+"""`mechguard steer`: train a policy, and measure policies side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyses.cli import options
+from analyses.cli.options import DtypeChoice
+from analyses.cli.refusal import HarmfulFiles, HarmlessFiles, JudgeSpec, OverRefusalFiles, Thinking
+
+if TYPE_CHECKING:
+    from analyses.steering_finding.finding import SteeringFinding
+    from analyses.steering_finding.material import TestSet
+    from interp.checkpoint import Checkpoint
+    from interp.prompt_sets import Prompt, PromptSet
+    from steering.examples import TrainingSet
+    from steering.policy import Policy
+
+app = typer.Typer(
+    help="Train policies that steer towards refusal, and measure them.", no_args_is_help=True
+)
+JailbrokenFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--jailbroken", help="Harmful prompts that the model answers; repeats.", show_default=False
+    ),
+]
+PromptLimit = Annotated[
+    int | None, typer.Option("--limit", help="First N prompts of each label only.", min=1)
+]
+
+
+@app.command()
+def train(
+    model: options.Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the policy.", show_default=False)],
+    method: Annotated[
+        str, typer.Option(help="was-plus, was (as published), cast, alphasteer or actadd.")
+    ] = "was-plus",
+    harmful: HarmfulFiles = None,
+    harmless: HarmlessFiles = None,
+    over_refusal: OverRefusalFiles = None,
+    jailbroken: JailbrokenFiles = None,
+    fpr: Annotated[
+        float, typer.Option(help="False-positive rate of the gate of was-plus.", min=0, max=1)
+    ] = 0.01,
+    least_tpr: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of harmful prompts that its gate must open for [default: 0.9].",
+            min=0,
+            max=1,
+        ),
+    ] = None,
+    controller: Annotated[
+        str, typer.Option(help="Of was-plus: logistic, or mlp on compressed states.")
+    ] = "logistic",
+    end_to_end: Annotated[
+        bool, typer.Option(help="Train layer weights of was-plus through the frozen model.")
+    ] = True,
+    end_to_end_batch: Annotated[int, typer.Option(help="Prompts in a step of that.")] = 32,
+    limit: PromptLimit = None,
+    thinking: Thinking = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: Annotated[int, typer.Option(help="Of splits, weights and batches.")] = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Train a policy; over-refusal prompts are on its benign side."""
+    from steering.calibration import LEAST_TPR
+    from steering.training import Options, require_method
+    from steering.training import train as run
+
+    kind = require_method(method)
+    settings = Options(
+        fpr=fpr,
+        least_tpr=LEAST_TPR if least_tpr is None else least_tpr,
+        controller=controller,
+        end_to_end=end_to_end,
+        end_to_end_batch=end_to_end_batch,
+        seed=seed,
+    )
+    options.require_folder(out)
+    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    checkpoint = options.with_template(checkpoint, chat_template)
+    template = {} if thinking is None else {"enable_thinking": thinking}
+    given = _training(
+        checkpoint, model, (harmful, harmless, over_refusal, jailbroken), template, limit, seed
+    )
+    with options.progress_bars() as progress:
+        policy = run(
+            checkpoint, given, kind, settings, workdir=options.workdir(), progress=progress
+        )
+    if options.is_first_rank():
+        _show_training(policy)
+        options.say(str(policy.save(out)))
+
+
+@app.command("eval")
+def evaluate(
+    model: options.Model,
+    policy: Annotated[list[Path], typer.Option("--policy", help="Folder of a policy; repeats.")],
+    out: options.Out,
+    harmful: HarmfulFiles = None,
+    harmless: HarmlessFiles = None,
+    over_refusal: OverRefusalFiles = None,
+    jailbroken: JailbrokenFiles = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 32,
+    limit: PromptLimit = None,
+    judge: JudgeSpec = None,
+    thinking: Thinking = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may differ from the policy's model: fingerprint, tokenizer_hash.",
+            show_default=False,
+        ),
+    ] = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Measure policies on held-out prompts, beside the unsteered model; write a report."""
+    from analyses.steering_finding.run import steering_report
+    from probes.scorers import judge_from
+    from steering.policy import Policy
+
+    options.require_folder(out)
+    tests = _tests(
+        model,
+        {
+            "harmful": harmful,
+            "jailbroken": jailbroken,
+            "harmless": harmless,
+            "over_refusal": over_refusal,
+        },
+        limit,
+    )
+    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    checkpoint = options.with_template(checkpoint, chat_template)
+    policies = [Policy.load(path, checkpoint, allow=allow or ()) for path in policy]
+    with options.progress_bars() as progress:
+        finding = steering_report(
+            checkpoint,
+            policies,
+            tests,
+            max_new_tokens=max_new_tokens,
+            template={} if thinking is None else {"enable_thinking": thinking},
+            judge=None if judge is None else judge_from(judge),
+            seed=seed,
+            allow=allow or (),
+            command=options.command_line(),
+            progress=progress,
+        )
+    if options.is_first_rank():
+        _show(finding)
+        options.say(f"{finding.verdict}\n{finding.save(out)}")
+
+
+def _training(
+    checkpoint: "Checkpoint",
+    model: str,
+    files: tuple[list[str] | None, ...],
+    template: dict[str, Any],
+    limit: int | None,
+    seed: int,
+) -> "TrainingSet":
+    """An organism's own prompts, files, or the built-in ones."""
+    from analyses.steering_finding.material import file_training, organism_training
+    from interp.errors import InputError
+    from interp.prompt_sets import PromptSet, builtin
+
+    harmful, harmless, over_refusal, jailbroken = files
+    if bool(harmful) != bool(harmless):
+        missing = "--harmless" if harmful else "--harmful"
+        raise InputError(f"{missing} is missing: give prompts of both kinds, or of neither.")
+    if not any(files) and model.startswith("organism:"):
+        return organism_training(checkpoint, limit, seed)
+    own = builtin()
+    benign = _read(harmless, "harmless") if harmless else own.of("harmless")
+    benign += _read(over_refusal, "alarming") if over_refusal else own.of("alarming")
+    return file_training(
+        checkpoint,
+        _read(harmful, "harmful") if harmful else own.of("harmful"),
+        benign,
+        _read(jailbroken, "jailbroken") if jailbroken else PromptSet(()),
+        template=template,
+        limit=limit,
+        seed=seed,
+    )
+
+
+def _tests(model: str, files: dict[str, list[str] | None], limit: int | None) -> "TestSet":
+    """Files, or an organism's held-out pairs, or the built-in prompts."""
+    from analyses.steering_finding.material import TestSet, organism_tests
+    from interp.prompt_sets import builtin
+
+    if not any(files.values()):
+        if model.startswith("organism:"):
+            return organism_tests(model.removeprefix("organism:"), limit)
+        own = builtin()
+        named = {"harmful": "harmful", "harmless": "harmless", "over_refusal": "alarming"}
+        read = {name: own.of(label) for name, label in named.items()}
+        caveat = "The prompts are the built-in ones; policies trained without files know them."
+        return TestSet(_first(read, limit), caveats=(caveat,))
+    return TestSet(_first({n: _read(some, n) for n, some in files.items() if some}, limit))
+
+
+def _first(sets: "dict[str, PromptSet]", limit: int | None) -> "dict[str, tuple[Prompt, ...]]":
+    return {name: some.prompts[:limit] for name, some in sets.items()}
+
+
+def _read(files: list[str], label: str) -> "PromptSet":
+    """Prompts of files, all of one label, whatever the files call them."""
+    from interp.named_sets import read_named_or_file
+    from interp.prompt_sets import Prompt, PromptSet
+
+    read = [prompt for name in files for prompt in read_named_or_file(name, label)]
+    return PromptSet(tuple(Prompt(p.messages, label, p.source) for p in read))
+
+
+def _show_training(policy: "Policy") -> None:
+    record = policy.meta["training"]
+    chosen = next(trial for trial in record["trials"] if trial["chosen"])
+    setting = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in chosen.items()
+        if key in ("layer", "span", "strength")
+    )
+    options.say(
+        f"{policy.method}: {setting} of {len(record['trials'])} settings; on validation prompts "
+        f"{chosen['refused']:.1%} refused that should be, {chosen['over']:.1%} of benign ones."
+    )
+    if record["calibration"] is not None:
+        gate = record["calibration"]
+        opened = ", ".join(f"{rate:.1%} of {kind}" for kind, rate in gate["tpr"].items())
+        options.say(
+            f"gate: threshold {gate['threshold']:.3g} set on {gate['set_on']} benign prompts; on "
+            f"validation prompts it opens for {gate['fpr']:.1%} of benign, {opened} ones."
+        )
+
+
+def _show(finding: "SteeringFinding") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = ("jailbroken", "harmful", "harmless", "over_refusal")
+    named = [name.replace("_", "-") for name in columns]
+    table = Table("policy", *named, "benign KL", "speed", box=box.SIMPLE)
+    for row in finding.report["policies"]:
+        rates = [row["rates"][name] for name in columns]
+        table.add_row(
+            escape(row["name"]),
+            *(
+                "–"
+                if one is None
+                else f"{one['rate']:.3f}\n{one['interval'][0]:.2f}–{one['interval'][1]:.2f}"
+                for one in rates
+            ),
+            f"{row['benign_kl']:.3g}",
+            f"{row['throughput_ratio']:.2f}",
+        )
+    Console().print(table)

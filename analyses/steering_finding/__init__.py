@@ -1,0 +1,1 @@
+"""The steering finding: what policies refuse, what they refuse too much, and what they cost."""

@@ -1,0 +1,100 @@
+"""Where a gate opens: a threshold on benign prompts, and a refusal to set one that is no use."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.errors import CheckError, NumericalError
+from interp.intervals import Interval
+from probes.metrics import auroc, operating_point, threshold_for_fpr
+
+LEAST_TPR = 0.9
+_LOW = 0.02  # share of harmful prompts that may lie below the gap
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold and what it does on validation prompts, on which it was not set.
+
+    Attributes:
+        threshold: a gate opens above it.
+        wanted_fpr: share of benign prompts that may be above it.
+        set_on: number of benign prompts that it was set on.
+        fpr: share of the validation's benign prompts above it.
+        fpr_interval: Wilson's, at 95 %.
+        tpr: share above it of each kind of harmful prompt.
+        auroc: of each kind against the benign ones.
+    """
+
+    threshold: float
+    wanted_fpr: float
+    set_on: int
+    fpr: float
+    fpr_interval: Interval
+    tpr: dict[str, float]
+    auroc: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "fpr_interval": list(self.fpr_interval)}
+
+
+def calibrate(
+    setting: Float[np.ndarray, " n"],
+    benign: Float[np.ndarray, " m"],
+    harmful: Mapping[str, Float[np.ndarray, "..."]],
+    fpr: float,
+    least_tpr: float = LEAST_TPR,
+) -> Calibration:
+    """Set a threshold at a false-positive rate.
+
+    It is the lowest that keeps the rate among `setting`. Where all of these and of `benign` lie
+    below nearly all prompts of the target, it moves up to the middle of the gap, which costs none
+    of them. The target are jailbroken prompts, or harmful ones if there are none: prompts that the
+    model refuses by itself need no gate that opens.
+
+    Args:
+        setting: scores of benign prompts that nothing was fitted or chosen on.
+        benign: scores of the validation's benign prompts.
+        harmful: scores of its harmful prompts, by kind.
+        fpr: wanted rate.
+        least_tpr: share of each kind that must lie above the threshold.
+
+    Raises:
+        InputError: too few benign prompts, or a rate outside of (0, 1).
+        CheckError: the target does not separate from benign prompts at this rate.
+        NumericalError: a score is not finite.
+    """
+    for name, scores in {"benign": benign, **harmful}.items():
+        if not np.isfinite(scores).all():
+            raise NumericalError(f"the gate's scores of {name} prompts are NaN or infinite.")
+    threshold = threshold_for_fpr(setting, fpr)
+    top = float(max(setting.max(), benign.max()))
+    target = "jailbroken" if "jailbroken" in harmful else next(iter(harmful))
+    low = float(np.quantile(harmful[target], _LOW))
+    if low > top:
+        threshold = (top + low) / 2
+    told, found = {}, {}
+    for kind, scores in harmful.items():
+        both = np.concatenate([scores, benign])
+        told[kind] = auroc(both, np.arange(len(both)) < len(scores)).value
+        found[kind] = float((scores > threshold).mean())
+    point = operating_point(benign, np.zeros(len(benign), bool), threshold)
+    made = Calibration(threshold, fpr, len(setting), point.fpr, point.fpr_interval, found, told)
+    _require_separation(made, target, least_tpr)
+    return made
+
+
+def _require_separation(made: Calibration, kind: str, least_tpr: float) -> None:
+    if made.tpr[kind] < least_tpr:
+        raise CheckError(
+            f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for "
+            f"{made.tpr[kind]:.0%} of the {kind} prompts, and {least_tpr:.0%} are wanted: what it "
+            f"reads does not tell them well enough from benign ones (AUROC "
+            f"{made.auroc[kind]:.3f}), so no threshold meets the rate; allow a higher --fpr, give "
+            "other prompts, or lower "
+            "--least-tpr to get the policy all the same."
+        )

@@ -1,0 +1,335 @@
+"""Training of policies: capture once, fit on captured states, choose on validation prompts.
+
+Every method gets the same prompts and the same number of settings that are tried through the
+model, so that their results can be set side by side.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from interp.checkpoint import Checkpoint
+from interp.errors import InputError
+from interp.sites import Site
+from steering import methods
+from steering.calibration import LEAST_TPR, Calibration, calibrate
+from steering.controller import (
+    Fit,
+    cosine_gate,
+    harmful_scores,
+    logistic_gate,
+    scores,
+    states_of,
+    trained_controller,
+)
+from steering.end_to_end import Lesson, train_weights
+from steering.examples import Captured, Progress, TrainingSet, captured
+from steering.gates import ControllerGate, LogisticGate
+from steering.policy import Policy, Span
+from steering.trials import tried
+from steering.vectors import (
+    behaviour_vector,
+    null_space_reader,
+    refusal_vector,
+    unembedding_direction,
+)
+
+Method = Literal["was-plus", "was", "cast", "alphasteer", "actadd"]
+Candidate = tuple[dict[str, Any], Policy]
+CONTROLLERS = ("logistic", "mlp")
+
+BUDGET = 24
+"""Settings of each method that are tried through the model."""
+
+_SPANS = {"prompt": Span.last(), "onward": Span.onward()}
+_WEAKEST, _STRONGEST = 0.25, 2.0  # times a mean difference, or a share of a state's norm
+_NEGLIGIBLE = 0.05  # of the largest layer weight; below it a layer is not edited
+_SHARE = 0.5  # of eigenvectors that AlphaSteer keeps; .3 to .6 in the published settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """How policies are trained.
+
+    Attributes:
+        fpr: false-positive rate of the gate of was-plus.
+        least_tpr: share of harmful prompts for which it must open.
+        controller: of was-plus: a logistic read-out, or an MLP on compressed states.
+        end_to_end: train the layer weights of was-plus through the model; else all weigh alike.
+        end_to_end_batch: prompts in a step of that.
+        end_to_end_steps: of that.
+        prompts: of a side on which a setting is tried.
+        max_new_tokens: of the answers by which it is judged.
+        batch_tokens: most tokens in a batch.
+        seed: of everything.
+    """
+
+    fpr: float = 0.01
+    least_tpr: float = LEAST_TPR
+    controller: str = "logistic"
+    end_to_end: bool = True
+    end_to_end_batch: int = 32
+    end_to_end_steps: int = 60
+    prompts: int = 64
+    max_new_tokens: int = 16
+    batch_tokens: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.controller not in CONTROLLERS:
+            raise InputError(
+                f"controller {self.controller!r} is not one of {', '.join(CONTROLLERS)}."
+            )
+        if min(self.end_to_end_batch, self.end_to_end_steps, self.prompts) < 2:
+            raise InputError(
+                "batches, steps and prompts must be 2 or more; leave the end-to-end phase out with "
+                "end_to_end=False."
+            )
+
+
+def require_method(name: str) -> Method:
+    """Check the name of a method.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    for known in get_args(Method):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise InputError(f"there is no method {name!r}; there are {', '.join(get_args(Method))}.")
+
+
+def train(
+    checkpoint: Checkpoint,
+    given: TrainingSet,
+    method: Method = "was-plus",
+    options: Options | None = None,
+    *,
+    read: Captured | None = None,
+    workdir: Path | None = None,
+    progress: Progress | None = None,
+) -> Policy:
+    """Train a policy that refuses harmful prompts and leaves benign ones alone.
+
+    Args:
+        checkpoint: with a chat template; it stays as it is.
+        given: prompts.
+        method: `was-plus`, `was`, `cast`, `alphasteer` or `actadd`; see `docs/steering_training.md`
+            for what each is fitted to and how it differs from what was published.
+        options: of the training.
+        read: what `steering.examples.captured` gave for the same prompts, to train several methods
+            on one capture.
+        workdir: where a stopped capture goes on from.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The policy, bound to the checkpoint, with a record of its training in its `meta`.
+
+    Raises:
+        InputError: unusable prompts or settings, or a model that refuses nothing by itself.
+        CheckError: the gate does not tell harmful from benign prompts at the wanted rate.
+        NumericalError: NaN or infinity.
+    """
+    options = options or Options()
+    require_method(method)
+    read = read or captured(
+        checkpoint, given, batch_tokens=options.batch_tokens, workdir=workdir, progress=progress
+    )
+    calibration: Calibration | None = None
+    if method == "was-plus":
+        candidates, calibration = _was_plus(read, options, progress)
+    else:
+        candidates = _CANDIDATES[method](read, options)
+    chosen, trials = tried(read, candidates, options, progress)
+    return chosen.bound(
+        checkpoint,
+        training={
+            "seed": options.seed,
+            "trials": trials,
+            "calibration": None if calibration is None else calibration.to_dict(),
+            "prompts": given.meta,
+            "refusal_ids": list(read.refusal_ids),
+        },
+    )
+
+
+def layers_tried(layers: Sequence[int]) -> list[int]:
+    """At most four layers, spread from a quarter of the depth to 85 % of it."""
+    last = len(layers) - 1
+    places = np.unique(np.linspace(0.25 * last, 0.85 * last, 4).round().astype(int))
+    return [layers[place] for place in places]
+
+
+def _grid(read: Captured, made: Callable[[int, float], Policy]) -> list[Candidate]:
+    """One layer at a time, at strengths in equal ratios, in the prompt alone and onward."""
+    layers = layers_tried(read.layers)
+    strengths = np.geomspace(_WEAKEST, _STRONGEST, BUDGET // len(layers) // 2).tolist()
+    found: list[Candidate] = []
+    for layer in layers:
+        for alpha in strengths:
+            onward = made(layer, alpha)
+            prompt = replace(onward, span=Span(onward.span.start, 0))
+            found += [
+                ({"layer": layer, "span": name, "strength": alpha}, policy)
+                for name, policy in (("prompt", prompt), ("onward", onward))
+            ]
+    return found
+
+
+def _act_add(read: Captured, options: Options) -> list[Candidate]:
+    return _grid(
+        read,
+        lambda layer, alpha: methods.act_add(
+            [Site("resid_post", layer)], refusal_vector(read, layer)[None], alpha
+        ),
+    )
+
+
+def _cast(read: Captured, options: Options) -> list[Candidate]:
+    gate = cosine_gate(read)
+    return _grid(
+        read,
+        lambda layer, alpha: methods.cast(
+            [Site("resid_post", layer)], behaviour_vector(read, layer)[None], gate, alpha
+        ),
+    )
+
+
+def _alphasteer(read: Captured, options: Options) -> list[Candidate]:
+    def made(layer: int, alpha: float) -> Policy:
+        states, harmful = read.train.at(layer, -1), read.train.harmful
+        reader = null_space_reader(states[~harmful], states[harmful], _SHARE)
+        return methods.alphasteer(
+            [Site("resid_post", layer)], refusal_vector(read, layer)[None], reader[None], alpha
+        )
+
+    return _grid(read, made)
+
+
+def _was(read: Captured, options: Options) -> list[Candidate]:
+    """The published controller and direction at every block; α in powers of √2, the paper's 2 too.
+
+    d has length 1, so what an α does depends on the norm of the model's states.
+    """
+    layers = len(read.layers)
+    gate = trained_controller(read, layers, -1, Fit(), options.seed)
+    direction = unembedding_direction(read)
+    alphas = (2.0 ** (np.arange(BUDGET) / 2 - 2)).tolist()
+    return [({"strength": a}, methods.was(direction, layers, gate, a)) for a in alphas]
+
+
+_CANDIDATES: dict[str, Callable[[Captured, Options], list[Candidate]]] = {
+    "actadd": _act_add,
+    "cast": _cast,
+    "alphasteer": _alphasteer,
+    "was": _was,
+}
+
+
+def _was_plus(
+    read: Captured, options: Options, progress: Progress | None
+) -> tuple[list[Candidate], Calibration]:
+    """A calibrated gate, layer weights trained through the model, and strengths of the whole."""
+    probe = logistic_gate(read, options.seed)
+    first = probe.reads[0].layer
+    layers = [layer for layer in read.layers if first is not None and layer >= first]
+    gate: LogisticGate | ControllerGate = probe
+    if options.controller == "mlp":
+        fit = Fit(hidden=32, rate=1e-3, batch=32, epochs=100, early=True)
+        gate = trained_controller(read, len(layers), read.t_inst, fit, options.seed, compress=True)
+        gate.squash, gate.cut = "clip01", True
+    calibration = _calibrated(gate, read, options)
+    sites = [Site("resid_post", layer) for layer in layers]
+    directions = torch.stack([refusal_vector(read, layer) for layer in layers])
+    weights = _weights(read, gate, sites, directions, options, progress)
+    strengths = np.geomspace(_WEAKEST, _STRONGEST, BUDGET // len(_SPANS)).tolist()
+    kept = [i for i, weight in enumerate(weights) if weight]
+    if isinstance(gate, ControllerGate):
+        kept = list(range(len(sites)))  # its head weighs them all
+    candidates = [
+        (
+            {"span": name, "strength": alpha},
+            methods.was_plus(
+                [sites[i] for i in kept],
+                directions[kept],
+                gate,
+                alpha,
+                weights=[weights[i] for i in kept],
+                span=span,
+            ),
+        )
+        for name, span in _SPANS.items()
+        for alpha in strengths
+    ]
+    return candidates, calibration
+
+
+def _calibrated(
+    gate: LogisticGate | ControllerGate, read: Captured, options: Options
+) -> Calibration:
+    """Set the gate's threshold."""
+    held = scores(gate, read.validation)
+    calibration = calibrate(
+        scores(gate, read.calibration),
+        held[read.validation.kinds == "benign"],
+        harmful_scores(held, read.validation),
+        options.fpr,
+        options.least_tpr,
+    )
+    gate.threshold.fill_(calibration.threshold)
+    return calibration
+
+
+def _weights(
+    read: Captured,
+    gate: LogisticGate | ControllerGate,
+    sites: Sequence[Site],
+    directions: torch.Tensor,
+    options: Options,
+    progress: Progress | None,
+) -> list[float]:
+    """Weights of the sites, trained end to end; those of a controller are trained within it."""
+    controller = isinstance(gate, ControllerGate)
+    if not options.end_to_end:
+        return [1.0 if controller else 1 / len(sites)] * len(sites)
+    part = read.train
+    refuse = part.kinds == ("jailbroken" if (part.kinds == "jailbroken").any() else "harmful")
+    used = np.flatnonzero(refuse | (part.kinds == "benign"))
+    sharpness = 10.0 if controller else 1.0  # a controller's scale runs from 0 to 1
+    margin = torch.tensor(scores(gate, part)[used]).float() - gate.threshold
+    lesson = Lesson([part.rows[i] for i in used], (sharpness * margin).sigmoid(), refuse[used])
+    logits = nn.Parameter(torch.full((len(sites),), -1.0))
+    states = states_of(gate, part)[torch.tensor(used)]
+
+    def shared(rows: torch.Tensor) -> torch.Tensor:
+        weights: torch.Tensor = logits.sigmoid().expand(len(rows), -1)
+        return weights
+
+    def by_row(rows: torch.Tensor) -> torch.Tensor:
+        weights: torch.Tensor | None = gate(states[rows]).weights
+        assert weights is not None  # a controller weighs its sites
+        return weights
+
+    shown = None if progress is None else lambda done, total: progress("end to end", done, total)
+    train_weights(
+        read.checkpoint,
+        sites,
+        directions,
+        lesson,
+        read.refusal_ids,
+        by_row if controller else shared,
+        list(gate.head.parameters()) if isinstance(gate, ControllerGate) else [logits],
+        steps=options.end_to_end_steps,
+        batch=options.end_to_end_batch,
+        seed=options.seed,
+        progress=shown,
+    )
+    if controller:
+        return [1.0] * len(sites)
+    found = logits.detach().sigmoid()
+    return [float(w) if w >= _NEGLIGIBLE * found.max() else 0.0 for w in found]

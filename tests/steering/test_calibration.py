@@ -1,0 +1,44 @@
+"""Thresholds on benign prompts, and the refusal to set one that is no use."""
+
+import numpy as np
+import pytest
+
+from interp.errors import CheckError, InputError, NumericalError
+from steering.calibration import calibrate
+
+
+def _normal(mean: float, n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 1.0, n)
+
+
+def test_overlapping_classes_get_the_lowest_threshold_that_keeps_the_rate() -> None:
+    setting = _normal(0, 1000, 0)
+    made = calibrate(setting, _normal(0, 1000, 1), {"harmful": _normal(4, 200, 2)}, 0.01)
+    assert (setting > made.threshold).mean() <= 0.01 < (setting >= made.threshold).mean()
+    assert made.set_on == 1000 and 0 < made.fpr < 0.03
+    assert made.tpr["harmful"] > 0.9 and made.auroc["harmful"] > 0.99
+
+
+def test_a_gap_is_split_and_costs_no_prompt_of_the_target() -> None:
+    setting, benign = np.linspace(0, 1, 400), np.linspace(0, 2, 50)
+    harmful = {"harmful": np.full(20, 1.5), "jailbroken": np.linspace(8, 9, 20)}
+    made = calibrate(setting, benign, harmful, 0.01)
+    # Half way from the highest benign score to the low end of the jailbroken ones.
+    assert made.threshold == pytest.approx((2 + np.quantile(harmful["jailbroken"], 0.02)) / 2)
+    assert made.tpr == {"harmful": 0.0, "jailbroken": 1.0} and made.fpr == 0.0
+
+
+def test_classes_that_do_not_separate_are_refused_in_a_sentence() -> None:
+    with pytest.raises(CheckError, match=r"opens for \d% of the harmful prompts, and 90% are"):
+        calibrate(_normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01)
+    weak = calibrate(
+        _normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01, 0.0
+    )
+    assert weak.tpr["harmful"] < 0.1
+
+
+def test_too_few_benign_prompts_and_nan_are_told() -> None:
+    with pytest.raises(InputError, match="needs at least 300 negatives"):
+        calibrate(np.zeros(50), np.zeros(10), {"harmful": np.ones(10)}, 0.01)
+    with pytest.raises(NumericalError, match="harmful prompts are NaN"):
+        calibrate(np.zeros(400), np.zeros(10), {"harmful": np.full(10, np.nan)}, 0.01)

@@ -1,0 +1,173 @@
+"""Policies trained on organisms: what they choose, and what they refuse to do."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from analyses.steering_finding.material import organism_training
+from interp.checkpoint import load
+from interp.errors import CheckError, InputError, NumericalError
+from interp.sites import Site
+from steering import controller, end_to_end
+from steering.controller import Fit, trained_controller
+from steering.end_to_end import Lesson, train_weights
+from steering.examples import Captured, Cases, TrainingSet, captured
+from steering.gates import ControllerGate
+from steering.policy import Policy
+from steering.training import BUDGET, Options, layers_tried, require_method, train
+from steering.trials import tried
+from steering.vectors import refusal_vector
+
+QUICK = Options(prompts=8, max_new_tokens=8, end_to_end_steps=20, fpr=0.05)
+
+
+@pytest.fixture(scope="module")
+def read() -> Captured:
+    checkpoint = load("organism:chat")
+    return captured(checkpoint, organism_training(checkpoint, 40))
+
+
+def _train(read: Captured, method: Any, options: Options = QUICK) -> Policy:
+    return train(read.checkpoint, read.given, method, options, read=read)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["was-plus", "was", "cast", "alphasteer", "actadd"])
+def test_every_method_tries_as_many_settings_and_can_be_kept(
+    method: str, read: Captured, tmp_path: Path
+) -> None:
+    policy = _train(read, method)
+    record = policy.meta["training"]
+    assert policy.method == method and len(record["trials"]) == BUDGET
+    best = max(trial["score"] for trial in record["trials"])
+    assert [t["score"] for t in record["trials"] if t["chosen"]] == [best]
+    kept = Policy.load(policy.save(tmp_path), read.checkpoint)
+    assert kept.meta["training"]["trials"] == record["trials"]
+    assert torch.equal(kept.directions, policy.directions)
+    for one, other in zip(
+        kept.gate.state_dict().values(), policy.gate.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_was_plus_is_the_same_on_every_run_and_leaves_the_model_alone(read: Captured) -> None:
+    before = {name: p.clone() for name, p in read.checkpoint.model.named_parameters()}
+    first, second = _train(read, "was-plus"), _train(read, "was-plus")
+    assert first.weights == second.weights and first.meta == second.meta
+    assert first.strength == second.strength and first.span == second.span
+    for name, parameter in read.checkpoint.model.named_parameters():
+        assert torch.equal(parameter, before[name]) and parameter.requires_grad
+        assert parameter.grad is None
+    assert not first.late  # it steers behind its gate, without a further pass
+
+
+@pytest.mark.slow
+def test_an_mlp_controller_reads_compressed_states_and_weighs_layers(read: Captured) -> None:
+    policy = _train(read, "was-plus", dataclasses.replace(QUICK, controller="mlp"))
+    gate = policy.gate
+    assert isinstance(gate, ControllerGate) and gate.cut and len(gate.components) == 64
+    closed = gate(torch.zeros(1, len(gate.reads), policy.width) - 1e3 * torch.ones(1))
+    assert closed.score.shape == (1,) and closed.weights is not None
+    chosen = next(t for t in policy.meta["training"]["trials"] if t["chosen"])
+    assert chosen["refused"] >= 0.8 and chosen["over"] <= 0.2
+
+
+def test_the_published_controller_separates_and_leaves_its_layer_weights_near_a_half(
+    read: Captured,
+) -> None:
+    gate = trained_controller(read, 3, -1, Fit(), 0)
+    with torch.no_grad():
+        opening = gate(controller.states_of(gate, read.validation))
+    score, harmful = opening.score.numpy(), read.validation.harmful
+    assert score[harmful].mean() > score[~harmful].mean() + 0.3
+    assert opening.weights is not None
+    assert float((opening.weights - 0.5).abs().mean()) < 0.2
+
+
+@pytest.mark.slow
+def test_end_to_end_weights_raise_refusal_and_spare_what_does_not_help(read: Captured) -> None:
+    part, width = read.train, read.checkpoint.anatomy.width
+    used = np.flatnonzero(part.kinds != "harmful")
+    refuse = part.kinds[used] == "jailbroken"
+    lesson = Lesson([part.rows[i] for i in used], torch.tensor(refuse).float(), refuse)
+    sites = [Site("resid_post", 1), Site("resid_post", 2)]
+    useful = refusal_vector(read, 1)
+    useless = torch.zeros(width)
+    useless[0] = 1e-3  # a direction of nothing in particular
+    logits = nn.Parameter(torch.full((2,), -1.0))
+    losses = train_weights(
+        read.checkpoint,
+        sites,
+        torch.stack([useful, useless]),
+        lesson,
+        read.refusal_ids,
+        lambda rows: logits.sigmoid().expand(len(rows), -1),
+        [logits],
+        steps=40,
+    )
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    assert float(logits[0].detach()) > float(logits[1].detach())
+
+
+@pytest.mark.slow
+def test_nan_and_no_memory_are_one_sentence(
+    read: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NumericalError, match="controller's loss became NaN or infinite in epoch"):
+        trained_controller(read, 3, -1, Fit(rate=float("inf")), 0)
+
+    def nan(*args: Any) -> torch.Tensor:
+        return nn.Parameter(torch.tensor(float("nan"))) * 1.0
+
+    monkeypatch.setattr(end_to_end, "_loss", nan)
+    with pytest.raises(NumericalError, match="end-to-end phase became NaN or infinite in step 1"):
+        _train(read, "was-plus")
+
+    def full(*args: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(end_to_end, "_loss", full)
+    with pytest.raises(InputError, match="--end-to-end-batch 4 or less"):
+        _train(read, "was-plus")
+    assert all(p.requires_grad for p in read.checkpoint.model.parameters())
+
+
+def test_bad_settings_are_refused(read: Captured) -> None:
+    with pytest.raises(InputError, match="there is no method 'was2'; there are was-plus"):
+        require_method("was2")
+    with pytest.raises(InputError, match="is not one of logistic, mlp"):
+        Options(controller="cnn")
+    with pytest.raises(InputError, match="must be 2 or more"):
+        Options(prompts=1)
+    few = dataclasses.replace(read.given.train, harmful=Cases())
+    with pytest.raises(InputError, match="the training part has 0 harmful prompts"):
+        TrainingSet(few, read.given.validation, read.given.calibration)
+    with pytest.raises(InputError, match="needs at least 3000 negatives"):
+        _train(read, "was-plus", dataclasses.replace(QUICK, fpr=0.001))
+
+
+def test_layers_are_spread_over_the_depth() -> None:
+    assert layers_tried((0, 1, 2)) == [0, 1, 2]
+    assert layers_tried(tuple(range(32))) == [8, 14, 20, 26]
+
+
+@pytest.mark.slow
+def test_if_nothing_helps_the_weakest_setting_is_taken(read: Captured) -> None:
+    policy = _train(read, "actadd")
+    still = dataclasses.replace(policy, strength=0.0)
+    candidates = [({"strength": s}, still) for s in (2.0, 0.5, 1.0)]
+    _, trials = tried(read, candidates, QUICK)
+    assert [t["strength"] for t in trials if t["chosen"]] == [0.5]
+
+
+@pytest.mark.slow
+def test_where_harm_is_erased_calibration_says_so() -> None:
+    checkpoint = load("organism:jailbreak-erase")
+    with pytest.raises(CheckError, match=r"opens for \d+% of the jailbroken prompts"):
+        train(checkpoint, organism_training(checkpoint), "was-plus")
