@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from steering.composition import Composition as Composition
     from steering.composition import compose as compose
     from steering.composition import per_row as per_row
+    from steering.examples import TrainingSet as TrainingSet
     from steering.gates import AlwaysOpen as AlwaysOpen
     from steering.gates import ControllerGate as ControllerGate
     from steering.gates import CosineGate as CosineGate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from steering.runtime import apply as apply
     from steering.runtime import as_edit as as_edit
     from steering.runtime import attach as attach
+    from steering.training import train as train
 
 __getattr__, __all__ = _attach(
     __name__,
@@ -41,6 +43,7 @@ __getattr__, __all__ = _attach(
         "LogisticGate": "gates",
         "Policy": "policy",
         "Span": "policy",
+        "TrainingSet": "examples",
         "act_add": "methods",
         "alphasteer": "methods",
         "angular": "methods",
@@ -51,6 +54,7 @@ __getattr__, __all__ = _attach(
         "compose": "composition",
         "per_row": "composition",
         "rank_one": "methods",
+        "train": "training",
         "was": "methods",
         "was_plus": "methods",
     },

@@ -23,7 +23,7 @@ from steering.gates import AlwaysOpen, Gate, depth, gate_from
 from steering.operators import Operator, require_operator
 
 KIND = "policy"
-_FILE = "policy.safetensors"
+FILE = "policy.safetensors"
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Policy:
 
 def _file(path: Path) -> Path:
     path = Path(path)
-    return path if path.suffix == ".safetensors" else path / _FILE
+    return path if path.suffix == ".safetensors" else path / FILE
 
 
 def _require_sites(sites: tuple[Site, ...]) -> None:

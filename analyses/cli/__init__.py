@@ -19,6 +19,7 @@ from analyses.cli.render import render
 from analyses.cli.report import report
 from analyses.cli.serve import serve
 from analyses.cli.sinks import sinks
+from analyses.cli.steer import app as steer
 from analyses.cli.vector import app as vector
 from interp.errors import MechguardError
 
@@ -46,6 +47,7 @@ app.command()(report)
 app.command()(render)
 app.add_typer(probe, name="probe")
 app.add_typer(guard, name="guard")
+app.add_typer(steer, name="steer")
 app.add_typer(vector, name="vector")
 app.add_typer(organisms, name="organisms")
 

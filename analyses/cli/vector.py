@@ -39,15 +39,23 @@ def info(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="A direction.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="A direction or a policy.", show_default=False)],
     to: Annotated[
-        str, typer.Option("--to", help="lm-eval, neuronpedia or npy.", show_default=False)
+        str,
+        typer.Option(
+            "--to",
+            help="A direction: lm-eval, neuronpedia, npy. A policy: gguf, easysteer, lm-eval.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)],
 ) -> None:
-    """Write a direction for another tool; says what the format cannot hold."""
+    """Write a direction or a policy for another tool; says what the format cannot hold."""
     from probes.vector_files import export as write
 
+    if _is_policy(path):
+        _export_policy(path, to, out)
+        return
     direction = _direction(path)
     write(direction, to, out)
     options.say(
@@ -57,12 +65,31 @@ def export(
     )
 
 
+def _is_policy(path: Path) -> bool:
+    """Whether a file, or the one that a folder of a policy holds, is a policy."""
+    from interp.artifacts import load
+    from steering.policy import FILE
+
+    inside = path / FILE if path.is_dir() else path
+    return inside.is_file() and load(inside).kind == "policy"
+
+
+def _export_policy(path: Path, to: str, out: Path) -> None:
+    from steering.export import export_policy
+    from steering.policy import Policy
+
+    lost = export_policy(Policy.load(path), to, out)
+    options.say("\n".join([f"{out} is written. It does not hold:", *(f"- {one}" for one in lost)]))
+
+
 def _described(path: Path) -> dict[str, Any]:
     from interp.artifacts import load
 
-    if path.is_dir():
+    if path.is_dir() and not _is_policy(path):
         return {"path": str(path), "kind": "direction", **_direction(path).describe()}
-    artifact = load(path)
+    from steering.policy import FILE
+
+    artifact = load(path / FILE if path.is_dir() else path)
     shapes = {name: list(tensor.shape) for name, tensor in artifact.tensors.items()}
     return {"path": str(path), "kind": artifact.kind, "tensors": shapes, **artifact.meta}
 

@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 PANELS = {
     "sinks": "analyses.sink_finding.figures",
     "refusal": "analyses.refusal_finding.figures",
+    "steering": "analyses.steering_finding.figures",
     "bigram_backcopy": "analyses.bigram_backcopy.figures",
     "cliff": "analyses.cliff_finding.figures",
+    "backdoor": "analyses.backdoor_finding.figures",
 }
 NAMES = {
     "sinks": "Attention sinks",
     "refusal": "Harmfulness and refusal",
+    "steering": "Steering",
     "bigram_backcopy": "Bigram-Backcopy",
     "cliff": "Refusal cliff",
+    "backdoor": "Backdoor",
 }
 
 _NUMERIC = re.compile(r"^[−+-]?\d")
@@ -125,7 +129,9 @@ def _verdicts(found: dict[str, dict[str, Any]]) -> str:
     for name, finding in found.items():
         if finding.get("verdict"):
             label = f"<b>{escape(_title(name))}</b>" if len(found) > 1 else ""
-            first, *rest = _SENTENCE.split(str(finding["verdict"]))
+            # A verdict that is one word for machines has its sentences beside it.
+            told = str(finding.get("summary") or finding["verdict"])
+            first, *rest = _SENTENCE.split(told)
             lines.append(f'{label}<p class="lead">{escape(first)}</p>')
             lines += [f"<p>{escape(sentence)}</p>" for sentence in rest]
     return f'<div class="verdict">{"".join(lines)}</div>' if lines else ""

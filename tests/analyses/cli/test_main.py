@@ -29,6 +29,7 @@ VERBS = (
     "collect",
     "probe",
     "guard",
+    "steer",
     "vector",
     "report",
     "render",

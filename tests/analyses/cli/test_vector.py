@@ -62,3 +62,19 @@ def test_export_says_what_is_lost(run: Run, tmp_path: Path) -> None:
     run("vector", "info", tmp_path / "none").assert_refused(2, "does not exist")
     (tmp_path / "cut").write_bytes(path.read_bytes()[:50])
     run("vector", "info", tmp_path / "cut").assert_refused(2, "is damaged")
+
+
+def test_a_policy_is_shown_and_exported_with_what_it_loses(run: Run, tmp_path: Path) -> None:
+    import steering
+    from interp.sites import Site
+
+    checkpoint = load("organism:chat")
+    vector = torch.randn(1, 96, generator=torch.Generator().manual_seed(0))
+    policy = steering.act_add([Site("resid_pre", 2)], vector).bound(checkpoint)
+    policy.save(tmp_path / "policy")
+    (one,) = json.loads(run("vector", "info", tmp_path / "policy", "--json").out)
+    assert one["kind"] == "policy"
+    out = tmp_path / "steer.gguf"
+    result = run("vector", "export", tmp_path / "policy", "--to", "gguf", "--out", out)
+    assert result.code == 0, result.err
+    assert out.stat().st_size > 0 and "does not hold" in result.out
