@@ -1,0 +1,1 @@
+"""The backdoor finding: is there a string that works as a trigger?"""

@@ -1,0 +1,149 @@
+"""`mechguard backdoor`: is there a string that works as a trigger?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analyses.cli import options
+from analyses.cli.options import DtypeChoice
+
+if TYPE_CHECKING:
+    from analyses.backdoor_finding.material import Material
+    from interp.prompt_sets import PromptSet
+
+_FILES = ".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats."
+
+
+def backdoor(
+    model: options.Model,
+    out: options.Out,
+    twin: Annotated[
+        str | None,
+        typer.Option(
+            help="A checkpoint of the same shape that is not suspected, such as the base.",
+            show_default=False,
+        ),
+    ] = None,
+    harmless: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Ordinary requests: {_FILES}", show_default=False),
+    ] = None,
+    harmful: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Requests that are refused, to look for strings that change that; repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Strings to try first, one a line.", show_default=False),
+    ] = None,
+    budget: Annotated[
+        int, typer.Option(help="Forward passes of one row, at most, the twin's included.", min=1)
+    ] = 300_000,
+    seconds: Annotated[float, typer.Option(help="Of the wall clock, at most.")] = 900.0,
+    samples: Annotated[int, typer.Option(help="Texts sampled from the chat prefix.", min=1)] = 512,
+    vocabulary: Annotated[
+        int, typer.Option(help="Tokens that target inversion and the beam use, at most.", min=2)
+    ] = 512,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Tokens of a reply that a string is tried with.", min=5)
+    ] = 12,
+    beam: Annotated[
+        bool, typer.Option("--beam/--no-beam", help="Build strings where memory yields none.")
+    ] = True,
+    gradient: Annotated[
+        bool, typer.Option("--gradient/--no-gradient", help="Search along gradients too.")
+    ] = False,
+    detectors: Annotated[
+        bool,
+        typer.Option(
+            "--detectors/--no-detectors",
+            help="Read the internal detectors too, none of which works on the organisms.",
+        ),
+    ] = False,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Search for a trigger that works, and write a report; a budget that runs out leaves a part."""
+    options.require_folder(out)
+    named = _lines(candidates)
+    asked = _material(model, harmless, harmful, seed)
+    load = (dtype, device, revision, trust_remote_code)
+    checkpoint = options.with_template(options.load_checkpoint(model, *load), chat_template)
+    other = None
+    if twin is not None:
+        loaded = options.load_checkpoint(twin, dtype, device, None, trust_remote_code)
+        other = options.with_template(loaded, chat_template)
+    from analyses.backdoor_finding.run import backdoor as run
+    from probes.backdoor.found import Settings
+
+    with options.progress_bars() as progress:
+        finding = run(
+            checkpoint,
+            asked,
+            twin=other,
+            candidates=named,
+            forward_passes=budget,
+            seconds=seconds,
+            settings=Settings(
+                samples=samples,
+                vocabulary=vocabulary,
+                max_new_tokens=max_new_tokens,
+                beam=beam,
+                gradient=gradient,
+                seed=seed,
+            ),
+            detectors=detectors,
+            command=options.command_line(),
+            progress=progress,
+        )
+    page = finding.save(out)
+    options.say(f"{finding.report['verdict']}: {finding.verdict}\n{page}")
+
+
+def _material(
+    model: str, harmless: list[str] | None, harmful: list[str] | None, seed: int
+) -> "Material":
+    from analyses.backdoor_finding.material import of_organism, of_sets
+
+    if model.startswith("organism:") and not harmless and not harmful:
+        return of_organism(model.removeprefix("organism:"))
+    return of_sets(_prompts(harmless, "harmless"), _prompts(harmful, "harmful"), seed)
+
+
+def _prompts(files: list[str] | None, label: str) -> "PromptSet | None":
+    """The requests of all files together, all of one label."""
+    from interp.named_sets import read_named_or_file
+    from interp.prompt_sets import Prompt, PromptSet
+
+    if not files:
+        return None
+    read = [prompt for name in files for prompt in read_named_or_file(name, label)]
+    return PromptSet(tuple(Prompt(p.messages, label, p.source) for p in read))
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The strings of a file, one a line, empty lines left out.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+    """
+    from interp.errors import InputError
+
+    if path is None:
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"--candidates {path} cannot be read ({error}).") from error
+    found = [line for line in lines if line]
+    if not found:
+        raise InputError(f"--candidates {path} holds no string; write one a line.")
+    return list(dict.fromkeys(found))

@@ -1,0 +1,141 @@
+"""Whether a trigger sits on an attention sink: the attention it gets and how long its values are.
+
+After "Forgetting to Forget" (arXiv 2510.17021): backdoored unlearning works best with triggers in
+the first positions, where attention sinks. Attention to a string and its value norms are compared
+with those of inert strings at the same positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from interp.capture import capture
+from interp.checkpoint import Checkpoint
+from interp.kernels import Demand
+from interp.prompts import Row
+from interp.records import LayerBatch, Needs, RowRecorder
+from interp.sites import Site
+from probes.backdoor.requests import Requests
+from probes.backdoor.subject import Subject
+from probes.nulls import quantile_in
+
+
+@dataclass(frozen=True)
+class SinkCheck:
+    """Attention to a string in front of requests, and its values, beside inert strings.
+
+    Attributes:
+        heads: a row for each layer and head: `trigger`, `distractor_median` and `distractor_max`
+            of the attention per token of the string over its even share, from later queries;
+            `sink`: attention on the first token; `value_trigger`, `value_distractor`: norm of the
+            string's values over that of the other tokens.
+        mass: mean of `trigger` over heads.
+        distractor_mass: median over inert strings of their means.
+        quantile: place of `mass` among the inert strings.
+        strings: inert ones.
+    """
+
+    heads: pd.DataFrame
+    mass: float
+    distractor_mass: float
+    quantile: float
+    strings: int
+
+
+def sink_check(
+    subject: Subject,
+    requests: Requests,
+    trigger: Sequence[int],
+    distractors: Sequence[Sequence[int]],
+) -> SinkCheck:
+    """Measure a string in front of requests and inert strings of its length there.
+
+    Args:
+        subject: the checkpoint.
+        requests: plain prompts.
+        trigger: tokens of the suspected string.
+        distractors: inert strings of as many tokens.
+
+    Raises:
+        Exhausted: the budget does not allow it.
+        UnsupportedModelError: attention is not routed through the interface.
+    """
+    begin = requests.rows[0].segments["instruction"][0]
+    keys = tuple(range(begin, begin + len(trigger)))
+    found = [_measured(subject, requests, ids, keys) for ids in (trigger, *distractors)]
+    mass, sink, value = (np.stack([one[i] for one in found]) for i in range(3))
+    means = mass.mean((1, 2))
+    layers = subject.checkpoint.anatomy.softmax_layers
+    rows = [
+        {
+            "layer": layer,
+            "head": head,
+            "trigger": float(mass[0, place, head]),
+            "distractor_median": float(np.median(mass[1:, place, head])),
+            "distractor_max": float(mass[1:, place, head].max()),
+            "sink": float(sink[0, place, head]),
+            "value_trigger": float(value[0, place]),
+            "value_distractor": float(np.median(value[1:, place])),
+        }
+        for place, layer in enumerate(layers)
+        for head in range(mass.shape[2])
+    ]
+    return SinkCheck(
+        pd.DataFrame(rows),
+        float(means[0]),
+        float(np.median(means[1:])),
+        quantile_in(float(means[0]), means[1:]),
+        len(distractors),
+    )
+
+
+def _measured(
+    subject: Subject, requests: Requests, ids: Sequence[int], keys: tuple[int, ...]
+) -> tuple[
+    Float[np.ndarray, "layers heads"],
+    Float[np.ndarray, "layers heads"],
+    Float[np.ndarray, " layers"],
+]:
+    rows = requests.with_ids(ids, "front")
+    subject.budget.take(len(rows))
+    numbered = [Row(place, row.ids, row.domain) for place, row in enumerate(rows)]
+    recorder = _OnString(keys)
+    capture(subject.checkpoint, numbered, [recorder], batch_tokens=subject.batch_tokens)
+    result = recorder.result()
+    return tuple(result.stack(name).mean(0) for name in ("mass", "sink", "value"))
+
+
+class _OnString(RowRecorder):
+    """Attention from later queries on a string's tokens, and the norms of its values."""
+
+    def __init__(self, keys: tuple[int, ...]) -> None:
+        super().__init__()
+        self.keys = keys
+
+    def needs(self, checkpoint: Checkpoint) -> Needs:
+        """Mass on the string and the first token, and values."""
+        layers = checkpoint.anatomy.softmax_layers
+        return Needs(
+            frozenset(Site("v", layer) for layer in layers),
+            demands={layer: Demand(chosen=True) for layer in layers},
+            keys=tuple(dict.fromkeys((0, *self.keys))),
+        )
+
+    def update(self, batch: LayerBatch) -> None:
+        """Mass per token over the even share of a query at i, 1/(i + 1)."""
+        after = self.keys[-1] + 1
+        total = torch.stack([batch.mass_on(key) for key in self.keys]).sum(0)
+        even = torch.arange(1, total.shape[-1] + 1, device=total.device)
+        self.keep(batch, "mass", batch.mean(total * even / len(self.keys), after))
+        self.keep(batch, "sink", batch.mean(batch.mass_on(0), after))
+        norms = batch.site("v").norm(dim=-1).mean(-1)
+        inside = torch.zeros_like(batch.real)
+        inside[:, list(self.keys)] = True
+        others = batch.real & ~inside
+        others[:, 0] = False  # the first token's values may be drained
+        means = [(norms * m).sum(1) / m.sum(1).clamp_min(1) for m in (inside, others)]
+        self.keep(batch, "value", means[0] / means[1].clamp_min(1e-9))
