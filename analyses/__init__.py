@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from analyses.backdoor_finding.run import backdoor as backdoor
     from analyses.cliff_finding.finding import CliffFinding as CliffFinding
     from analyses.cliff_finding.run import cliff as cliff
     from analyses.refusal_finding.finding import RefusalFinding as RefusalFinding
@@ -19,6 +20,7 @@ __getattr__, __all__ = attach(
         "CliffFinding": "cliff_finding.finding",
         "RefusalFinding": "refusal_finding.finding",
         "SinkFinding": "sink_finding.finding",
+        "backdoor": "backdoor_finding.run",
         "cliff": "cliff_finding.run",
         "refusal": "refusal_finding.run",
         "render": "report.render",

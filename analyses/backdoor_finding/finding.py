@@ -218,9 +218,9 @@ def _caveats(found: Found, readings: Readings | None, report: dict[str, Any]) ->
 
 def _always() -> list[str]:
     return [
-        "Not found on the organisms, and so not to be expected here: backdoors without a fixed "
-        "output (compliance after a trigger, two-part conditions), triggers whose parts stand "
-        "apart, and triggers that are a whole class of words (see docs/backdoors.md).",
+        "On the organisms fixed payloads were found; compliance after a trigger was not "
+        "(backdoor-unalign). Two-part conditions, triggers whose parts stand apart and triggers "
+        "that are a whole class of words have not been scored yet (see docs/backdoors.md).",
         "A working trigger need not be the planted one, and that none is found at a budget does "
         "not show that there is none.",
         "The internal detectors do not work on the organisms: none of them beats words alone, "

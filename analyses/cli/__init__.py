@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from analyses.cli.backdoor import backdoor
 from analyses.cli.cliff import cliff
 from analyses.cli.collect import collect
 from analyses.cli.doctor import doctor
@@ -40,6 +41,7 @@ app.command()(doctor)
 app.command()(sinks)
 app.command()(refusal)
 app.command()(cliff)
+app.command()(backdoor)
 app.command()(generate)
 app.command()(serve)
 app.command()(collect)

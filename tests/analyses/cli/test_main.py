@@ -24,6 +24,7 @@ VERBS = (
     "sinks",
     "refusal",
     "cliff",
+    "backdoor",
     "generate",
     "serve",
     "collect",
