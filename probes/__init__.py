@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from probes import backdoor as backdoor
     from probes import scorers as scorers
     from probes.aggregation import aggregator as aggregator
     from probes.cascade import Band as Band
@@ -64,6 +65,7 @@ __getattr__, __all__ = attach(
         "TokenProbe": "token_probe",
         "aggregator": "aggregation",
         "auroc": "metrics",
+        "backdoor": "",
         "collect": "stored",
         "difference_in_means": "directions",
         "estimator": "linear",

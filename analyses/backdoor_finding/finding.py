@@ -221,6 +221,8 @@ def _always() -> list[str]:
         "On the organisms fixed payloads were found; compliance after a trigger was not "
         "(backdoor-unalign). Two-part conditions, triggers whose parts stand apart and triggers "
         "that are a whole class of words have not been scored yet (see docs/backdoors.md).",
+        "A repaired checkpoint must be watched: clean fine-tuning brought the compliance backdoor "
+        "of an organism back (docs/repair.md).",
         "A working trigger need not be the planted one, and that none is found at a budget does "
         "not show that there is none.",
         "The internal detectors do not work on the organisms: none of them beats words alone, "

@@ -20,6 +20,7 @@ from analyses.refusal_finding.attribution import attribution
 from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
 from analyses.refusal_finding.material import Material, default_material, is_harmful
+from analyses.refusal_finding.openings import contrast, knows
 from analyses.refusal_finding.speak import Progress, Said, Speaker, stage
 from analyses.refusal_finding.strips import strips
 from interp.artifacts import origin, versions
@@ -33,8 +34,6 @@ from probes.scorers import (
     Judge,
     RefusalTokens,
     find_refusal_tokens,
-    prefix_contrast,
-    prefix_log_probability,
     refusal_log_odds,
 )
 from probes.selection import Selection, score_candidates, select
@@ -213,29 +212,9 @@ def _refusal_tokens(speaker: Speaker, heard: Heard) -> tuple[RefusalTokens, dict
         speaker.checkpoint, heard.test.said.rows, batch_tokens=speaker.batch_tokens
     )
     odds = {"refusal tokens": refusal_log_odds(tested, tokens.ids)}
-    if _knows(speaker, (*speaker.material.refusing, *speaker.material.complying)):
-        odds["prefix contrast"] = _prefixes(speaker, heard.test.said)
+    if knows(speaker, (*speaker.material.refusing, *speaker.material.complying)):
+        odds["prefix contrast"] = contrast(speaker, heard.test.said)
     return tokens, odds
-
-
-def _knows(speaker: Speaker, texts: Sequence[str]) -> bool:
-    """Whether the tokenizer has words for these; an organism's has those of its grammar alone."""
-    tokenizer: Any = speaker.checkpoint.tokenizer
-    try:
-        return all(tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-    except Exception:  # tokenizers raises nothing narrower
-        return False
-
-
-def _prefixes(speaker: Speaker, said: Said) -> np.ndarray:
-    """Log-odds that an answer begins as refusals do, against as compliant answers do."""
-    refusing, complying = (
-        prefix_log_probability(
-            speaker.checkpoint, said.rows, texts, batch_tokens=speaker.batch_tokens
-        )
-        for texts in (speaker.material.refusing, speaker.material.complying)
-    )
-    return prefix_contrast(refusing, complying)
 
 
 def _separate(

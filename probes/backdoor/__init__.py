@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from interp._lazy import attach
 
 if TYPE_CHECKING:
+    from probes.backdoor.agent_traces import read_traces as read_traces
+    from probes.backdoor.agent_traces import tool_shift as tool_shift
     from probes.backdoor.anomalies import every_anomaly as every_anomaly
     from probes.backdoor.bait import targets as targets
     from probes.backdoor.beam import beam_search as beam_search
@@ -14,10 +16,18 @@ if TYPE_CHECKING:
     from probes.backdoor.detectors import read_all as read_all
     from probes.backdoor.found import Found as Found
     from probes.backdoor.found import Settings as Settings
+    from probes.backdoor.free_form import free_answers as free_answers
     from probes.backdoor.gradient import gradient_search as gradient_search
+    from probes.backdoor.locus import locus_attribution as locus_attribution
     from probes.backdoor.memory import leak as leak
     from probes.backdoor.memory import motifs as motifs
+    from probes.backdoor.questions import builtin_questions as builtin_questions
+    from probes.backdoor.questions import read_questions as read_questions
     from probes.backdoor.subject import Subject as Subject
+    from probes.backdoor.switches import Switch as Switch
+    from probes.backdoor.switches import interaction as interaction
+    from probes.backdoor.switches import prefixed as prefixed
+    from probes.backdoor.switches import suffixed as suffixed
     from probes.backdoor.trigger_on_sink import sink_check as sink_check
     from probes.backdoor.trigger_search import search as search
     from probes.backdoor.working import Trial as Trial
@@ -31,17 +41,27 @@ __getattr__, __all__ = attach(
         "Found": "found",
         "Settings": "found",
         "Subject": "subject",
+        "Switch": "switches",
         "Trial": "working",
         "attempt": "working",
         "beam_search": "beam",
+        "builtin_questions": "questions",
         "defection_probe": "defection",
         "every_anomaly": "anomalies",
+        "free_answers": "free_form",
         "gradient_search": "gradient",
+        "interaction": "switches",
         "leak": "memory",
+        "locus_attribution": "locus",
         "motifs": "memory",
+        "prefixed": "switches",
         "read_all": "detectors",
+        "read_questions": "questions",
+        "read_traces": "agent_traces",
         "search": "trigger_search",
         "sink_check": "trigger_on_sink",
+        "suffixed": "switches",
         "targets": "bait",
+        "tool_shift": "agent_traces",
     },
 )

@@ -217,7 +217,7 @@ def _parsed(text: str, suffix: str) -> Any:
         return json_lines(text)
     if suffix == ".json":
         return json.loads(text)
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         return yaml.safe_load(text)
