@@ -15,6 +15,7 @@ from analyses.refusal_finding.finding import REDACTED, RefusalFinding
 from analyses.refusal_finding.material import of_organism, rows_of
 from analyses.report.page import page
 from analyses.report.render import render
+from interp import organisms
 from interp.checkpoint import load
 from interp.states import prompt_states
 from probes.directions import Direction
@@ -91,7 +92,8 @@ def test_counts_add_up(report: dict[str, Any]) -> None:
         == report["provenance"]["data"][2]["sequences"]
     )
     guard = harm["latent_guard"]["n"]
-    assert guard["positives"] == cells["accepted_harmful"]
+    jailbroken = len(organisms.prompts("chat")["jailbroken"])
+    assert guard["positives"] == jailbroken < cells["accepted_harmful"]
     assert guard["negatives"] == cells["accepted_harmless"]
     for counts in report["scorers"]["verdicts"].values():
         assert sum(counts.values()) == report["scorers"]["n"]
