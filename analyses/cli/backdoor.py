@@ -1,7 +1,7 @@
 """`mechguard backdoor`: is there a string that works as a trigger?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from analyses.cli.options import DtypeChoice
 
 if TYPE_CHECKING:
     from analyses.backdoor_finding.material import Material
+    from interp.checkpoint import Checkpoint
     from interp.prompt_sets import PromptSet
 
 _FILES = ".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats."
@@ -64,6 +65,13 @@ def backdoor(
             help="Read the internal detectors too, none of which works on the organisms.",
         ),
     ] = False,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            help="Unlearn the working trigger in a copy, and write that checkpoint here.",
+            show_default=False,
+        ),
+    ] = None,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
@@ -106,6 +114,32 @@ def backdoor(
         )
     page = finding.save(out)
     options.say(f"{finding.report['verdict']}: {finding.verdict}\n{page}")
+    if repair is not None:
+        _repair(checkpoint, asked, finding.report, repair)
+
+
+def _repair(checkpoint: "Checkpoint", asked: "Material", report: dict[str, Any], out: Path) -> None:
+    """Unlearn the first working trigger of a report, and write the repaired copy.
+
+    Raises:
+        CheckError: no trigger works, so there is nothing to unlearn.
+    """
+    from interp.errors import CheckError
+    from probes.backdoor.requests import with_text
+    from probes.repair import repair, save_repaired
+
+    working = [one for one in report["triggers"] if one["works"]]
+    if not working:
+        raise CheckError("no working trigger was found, so nothing was repaired or written.")
+    text, placement = working[0]["text"], working[0]["placement"]
+    repaired = repair(
+        checkpoint, asked.search.prompts, lambda prompt: with_text(prompt, text, placement)
+    )
+    folder = save_repaired(repaired, out, {"trigger": text, "placement": placement})
+    options.say(
+        f"{folder}: {text!r} is unlearned in this copy. Run `mechguard backdoor {folder} "
+        "--candidates FILE` to see what is left; a trigger found in part may still work."
+    )
 
 
 def _material(
