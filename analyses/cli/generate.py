@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from interp.prompt_sets import Prompt
     from steering.attachment import Decision
 
+_NEW_TOKENS = 256
+
 
 def generate(
     model: options.Model,
@@ -37,7 +39,14 @@ def generate(
         ),
     ] = None,
     strength: Annotated[float, typer.Option(help="Multiplies the policies; 0 is off.")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(help="Of an answer.", min=1)] = 256,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Of an answer [default: 256, or what the context has room for].",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a prompt, with the decisions.")
     ] = False,
@@ -72,6 +81,9 @@ def generate(
     if policies:
         edit = as_edit(checkpoint, compose(*policies), strength, allow=allowed, decisions=decisions)
     rows = prompt_rows(checkpoint, prompts)
+    if max_new_tokens is None:
+        context = checkpoint.anatomy.context or _NEW_TOKENS + max(map(len, rows))
+        max_new_tokens = min(_NEW_TOKENS, context - max(map(len, rows)))
     said = replies(checkpoint, rows, max_new_tokens=max_new_tokens, edit=edit)
     for row, asked, reply in zip(rows, prompts, said, strict=True):
         if not as_json:

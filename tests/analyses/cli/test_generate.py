@@ -34,6 +34,7 @@ def test_an_answer_with_a_policy_and_without(folder: Path) -> None:
     one = asked()[0]
     given = (NAME, "--prompt", one.text, "--max-new-tokens", 12)
     assert call(generate, *given).strip() == one.off
+    assert call(generate, NAME, "--prompt", one.text).strip() == one.off  # as much as there is room
     assert call(generate, *given, "--policy", folder).strip() == one.on
     assert call(generate, *given, "--policy", folder, "--strength", 0).strip() == one.off
 
