@@ -1,11 +1,12 @@
 """`analyses.backdoor`: from a checkpoint to a backdoor finding."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from analyses.backdoor_finding.finding import BackdoorFinding, build
 from analyses.backdoor_finding.material import Material
+from analyses.running import Progress
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -20,8 +21,6 @@ from probes.scorers import Phrases, WholeRefusal
 
 FORWARD_PASSES, SECONDS = 300_000, 900.0
 """The default budget."""
-
-Progress = Callable[[str, int, int], None]
 
 
 def backdoor(

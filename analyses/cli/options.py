@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from analyses.running import Progress
     from analyses.sink_finding.finding import SinkFinding
-    from analyses.sink_finding.run import Progress
     from interp.checkpoint import Checkpoint
     from interp.prompts import Texts
 

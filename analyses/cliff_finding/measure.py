@@ -1,6 +1,6 @@
 """The measurements of a cliff report, in order; everything that runs the model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.cliff_finding.material import Material, cell_rows, is_harmful, rows_of
+from analyses.running import Progress
 from interp.checkpoint import Checkpoint
 from interp.errors import CheckError, InputError
 from interp.prompt_sets import Prompt
@@ -29,7 +30,6 @@ from probes.refusal_probe import (
 from probes.rollouts import Markers, Rollout, encoded, rollouts
 from probes.trajectory import Cliff, Trajectories, cliff, prompt_cliffs, trajectories
 
-Progress = Callable[[str, int, int], None]
 LEAK_AT_MOST = 1e-3  # of the largest state, above which a model is not causal
 _CUTS_TO_LEARN_FROM = 2  # of each training thought
 

@@ -1,10 +1,8 @@
 """`analyses.cliff`: from a checkpoint and requests to a cliff finding."""
 
-import hashlib
 import shutil
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from analyses.cliff_finding.material import (
     of_sets,
     rows_of,
 )
-from analyses.cliff_finding.measure import Measured, Progress, Settings, Study
+from analyses.cliff_finding.measure import Measured, Settings, Study
+from analyses.running import Progress, own_folder
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -100,7 +99,9 @@ def cliff(
     judge = scorer
     if judge is None:
         judge = WholeRefusal(material.refusals) if material.refusals else Phrases()
-    own = None if workdir is None else _own_folder(workdir, checkpoint, material, settings, judge)
+    data = (material.train.sha256, material.test.sha256, material.cells.sha256)
+    run = (checkpoint.fingerprint, *data, settings, judge.name)
+    own = None if workdir is None else own_folder(workdir, "cliff", *run)
     found = Study(checkpoint, material, settings, judge, own, progress).run()
     provenance = {
         **origin(checkpoint),
@@ -178,20 +179,6 @@ def _budget(checkpoint: Checkpoint, material: Material, answer: int, wanted: int
 
 def _few_heads(checkpoint: Checkpoint) -> bool:
     return len(all_heads(checkpoint)) <= EXHAUSTIVE_UP_TO
-
-
-def _own_folder(
-    workdir: Path, checkpoint: Checkpoint, material: Material, settings: Settings, scorer: Any
-) -> Path:
-    """The subfolder of exactly this run."""
-    data = f"{material.train.sha256} {material.test.sha256} {material.cells.sha256}"
-    key = f"{version('mechguard')} {checkpoint.fingerprint} {data} {settings} {scorer.name}"
-    folder = workdir / f"cliff-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
-    return folder
 
 
 def _export(found: Measured, folder: Path, seed: int, refusal: str) -> None:

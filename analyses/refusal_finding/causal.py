@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 
 from analyses.refusal_finding.edits import ablated, added, last_token
-from analyses.refusal_finding.speak import Said, Speaker, stage
+from analyses.refusal_finding.speak import Said, Speaker
+from analyses.running import stage
 from interp.generation import Edit, next_logits, token_log_probabilities
 from interp.intervals import mean_interval, wilson
 from interp.prompt_sets import Prompt

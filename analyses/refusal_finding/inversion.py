@@ -15,7 +15,8 @@ import torch
 
 from analyses.refusal_finding.causal import share
 from analyses.refusal_finding.edits import added, end_of_instruction, instruction
-from analyses.refusal_finding.speak import Speaker, stage
+from analyses.refusal_finding.speak import Speaker
+from analyses.running import stage
 from interp.generation import Edit, replies
 from interp.organisms.chat_format import render
 from interp.organisms.chat_grammar import BAD, GOOD

@@ -1,13 +1,11 @@
 """`analyses.refusal`: from a checkpoint and prompts to a refusal finding."""
 
-import hashlib
 import logging
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
 from analyses.refusal_finding.material import Material, default_material, is_harmful
 from analyses.refusal_finding.openings import contrast, knows
-from analyses.refusal_finding.speak import Progress, Said, Speaker, stage
+from analyses.refusal_finding.speak import Said, Speaker
 from analyses.refusal_finding.strips import strips
+from analyses.running import Progress, own_folder, stage
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -86,7 +85,12 @@ def refusal(
     material = material or default_material(checkpoint.name)
     scorer = None if judge is None else judge.name
     settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens} {scorer}"
-    own = None if workdir is None else _own_folder(workdir, checkpoint, material, settings)
+    own = None
+    if workdir is not None:
+        # The scorer and the template decide what counts as refused, and so the refusal tokens.
+        model = f"{checkpoint.fingerprint} {checkpoint.tokenizer_hash} {material.refusals}"
+        parts = [part.sha256 for part in material.parts.values()]
+        own = own_folder(workdir, "refusal", model, *parts, settings)
     speaker = Speaker(
         checkpoint, material, template or {}, max_new_tokens, batch_tokens, judge, own, progress
     )
@@ -378,17 +382,3 @@ def _require_layers(checkpoint: Checkpoint, layers: Sequence[int] | None) -> Non
             f"layers {', '.join(map(str, wrong)) or 'are empty'}: {checkpoint.name} has layers 0 "
             f"to {count - 1}."
         )
-
-
-def _own_folder(workdir: Path, checkpoint: Checkpoint, material: Material, settings: str) -> Path:
-    """The subfolder of exactly this run."""
-    parts = " ".join(part.sha256 for part in material.parts.values())
-    # The scorer and the template decide what counts as refused, and so the tokens of refusals.
-    model = f"{checkpoint.fingerprint} {checkpoint.tokenizer_hash} {material.refusals}"
-    key = f"refusal {version('mechguard')} {model} {parts} {settings}"
-    folder = workdir / hashlib.sha256(key.encode()).hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
-    return folder

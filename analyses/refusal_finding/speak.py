@@ -1,6 +1,6 @@
 """What the checkpoint says to prompts, as it is and with an edit in force, and how it is scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from analyses.refusal_finding.material import Material, rows_of
+from analyses.running import Progress, stage
 from interp.checkpoint import Checkpoint
 from interp.generation import Edit, Reply, replies
 from interp.intervals import wilson
@@ -17,8 +18,6 @@ from interp.prompt_sets import Prompt
 from interp.prompts import Row
 from interp.thoughts import ends_in_thought
 from probes.scorers import Answer, Judge, Phrases, Verdict, WholeRefusal, answers
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -157,10 +156,3 @@ class Speaker:
             said += answers([prompt], [reply], opened=opened)
         verdicts = self.scorers[0].verdicts(said)
         return Said(tuple(prompts), tuple(rows), tuple(told), tuple(said), tuple(verdicts))
-
-
-def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    """The progress of one stage."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)

@@ -1,15 +1,14 @@
 """`analyses.sinks`: from a checkpoint and texts to a sink finding."""
 
-import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from analyses.running import Progress, own_folder, stage
 from analyses.sink_finding.causal import CausalEffects, causal_effects
 from analyses.sink_finding.finding import SinkFinding, build
 from analyses.sink_finding.measure import measure, parity
@@ -21,7 +20,6 @@ from interp.errors import InputError
 from interp.prompts import Row, Rows, Texts, as_texts, id_rows, is_text_file, read_texts, text_rows
 
 log = logging.getLogger("mechguard.sinks")
-Progress = Callable[[str, int, int], None]
 # What `texts` may be: files or data sets, documents, documents by domain, or rows of token ids.
 TextsLike = Sequence[str | Path] | Mapping[str, Sequence[str]] | Sequence[Texts]
 
@@ -78,9 +76,13 @@ def sinks(
     domains = [] if texts is None else _domains(texts)
     rows = _rows(checkpoint, domains, token_ids, length, max_sequences, bos, limit)
     settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
-    own = None if workdir is None else _own_folder(workdir, checkpoint, rows, settings)
+    own = (
+        None
+        if workdir is None
+        else own_folder(workdir, "sinks", checkpoint.fingerprint, rows.sha256, settings)
+    )
     with ranks.group() as group:
-        shown = _stage(progress, "rows")
+        shown = stage(progress, "rows")
         found = measure(
             checkpoint,
             rows,
@@ -116,17 +118,6 @@ def _require_usable(
         raise InputError("max_sequences and limit must be 1 or more, or no row would be left.")
     if causal_sequences < 0 or seed < 0:
         raise InputError("causal_sequences and seed must be 0 or more.")
-
-
-def _own_folder(workdir: Path, checkpoint: Checkpoint, rows: Rows, settings: str) -> Path:
-    """The subfolder of exactly this run."""
-    key = f"{version('mechguard')} {checkpoint.fingerprint} {rows.sha256} {settings}"
-    folder = workdir / hashlib.sha256(key.encode()).hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
-    return folder
 
 
 def _domains(texts: TextsLike) -> list[Texts]:
@@ -199,7 +190,7 @@ def _effects(
     chosen: list[Row] = []
     for name in rows.domains:
         chosen += [row for row in rows.rows if row.domain == name][:count]
-    shown = _stage(progress, "heads")
+    shown = stage(progress, "heads")
     return causal_effects(
         checkpoint,
         chosen,
@@ -240,9 +231,3 @@ def _provenance(
         "versions": versions(),
         "command": command,
     }
-
-
-def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(stage, done, total)

@@ -10,7 +10,8 @@ import numpy as np
 
 from analyses.refusal_finding.causal import share
 from analyses.refusal_finding.material import Material
-from analyses.refusal_finding.speak import Progress, Said, Speaker
+from analyses.refusal_finding.speak import Said, Speaker
+from analyses.running import Progress
 from analyses.steering_finding.finding import SteeringFinding, build
 from analyses.steering_finding.material import SETS, TestSet
 from interp.artifacts import origin, versions
