@@ -7,8 +7,8 @@ Columns, configurations and splits are those of the sets' own pages. What a set'
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -309,3 +309,13 @@ def _prompts(table: pd.DataFrame, part: Part, source: str, where: str) -> list[P
     if not prompts:
         raise InputError(f"{where} holds no prompt of {source}.")
     return prompts
+
+
+def prompts_of(sources: Sequence[str], label: str) -> PromptSet:
+    """Prompts of several files, data sets or published sets, all of one label.
+
+    Raises:
+        InputError: one of them is missing or malformed.
+    """
+    read = [prompt for source in sources for prompt in read_named_or_file(source, label)]
+    return PromptSet(tuple(replace(prompt, label=label) for prompt in read))

@@ -11,7 +11,6 @@ from analyses.cli.options import DtypeChoice
 if TYPE_CHECKING:
     from analyses.backdoor_finding.material import Material
     from interp.checkpoint import Checkpoint
-    from interp.prompt_sets import PromptSet
 
 _FILES = ".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats."
 
@@ -146,21 +145,15 @@ def _material(
     model: str, harmless: list[str] | None, harmful: list[str] | None, seed: int
 ) -> "Material":
     from analyses.backdoor_finding.material import of_organism, of_sets
+    from interp.named_sets import prompts_of
 
     if model.startswith("organism:") and not harmless and not harmful:
         return of_organism(model.removeprefix("organism:"))
-    return of_sets(_prompts(harmless, "harmless"), _prompts(harmful, "harmful"), seed)
-
-
-def _prompts(files: list[str] | None, label: str) -> "PromptSet | None":
-    """The requests of all files together, all of one label."""
-    from interp.named_sets import read_named_or_file
-    from interp.prompt_sets import Prompt, PromptSet
-
-    if not files:
-        return None
-    read = [prompt for name in files for prompt in read_named_or_file(name, label)]
-    return PromptSet(tuple(Prompt(p.messages, label, p.source) for p in read))
+    return of_sets(
+        prompts_of(harmless, "harmless") if harmless else None,
+        prompts_of(harmful, "harmful") if harmful else None,
+        seed,
+    )
 
 
 def _lines(path: Path | None) -> list[str]:

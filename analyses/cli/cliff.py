@@ -96,8 +96,8 @@ def cliff(
 
 def _prompts(files: list[str] | None, label: str) -> "PromptSet | None":
     """The requests of all files together."""
-    from interp.prompt_sets import PromptSet, read_prompts
+    from interp.named_sets import prompts_of
 
     if not files:
         return None
-    return PromptSet(tuple(p for file in files for p in read_prompts(file, label)))
+    return prompts_of(files, label)

@@ -6,7 +6,7 @@ from typing import Any
 
 from interp import organisms
 from interp.errors import InputError
-from interp.named_sets import read_named_or_file
+from interp.named_sets import prompts_of
 from interp.prompt_sets import (
     PromptSet,
     builtin,
@@ -73,7 +73,9 @@ def guard_prompts(
             "of another would be told apart by their source."
         )
     if harmful and harmless:
-        chosen = _parted(_read(harmful, "harmful"), _read(harmless, "harmless"), seed, limit)
+        chosen = _parted(
+            prompts_of(harmful, "harmful"), prompts_of(harmless, "harmless"), seed, limit
+        )
     elif model.startswith("organism:"):
         chosen = _organism(model.removeprefix("organism:"), limit)
     else:
@@ -81,7 +83,7 @@ def guard_prompts(
         chosen = _parted(own.of("harmful"), own.of("harmless"), seed, limit)
     chosen = replace(chosen, caveats=(*chosen.caveats, *_surface(chosen)))
     if benign:
-        return _with_benign(chosen, _first(_read(benign, "benign"), limit), fpr, seed)
+        return _with_benign(chosen, _first(prompts_of(benign, "benign"), limit), fpr, seed)
     return _with_own(chosen, fpr, insist, seed)
 
 
@@ -125,14 +127,6 @@ def _surface(chosen: GuardPrompts) -> list[str]:
         for what, value in (("A final mark", told.mark_auroc[0]), ("Length", told.length_auroc[0]))
         if value > _SURFACE
     ]
-
-
-def _read(files: Sequence[str], label: str) -> PromptSet:
-    """All prompts of some files, under one label."""
-    prompts = PromptSet(())
-    for name in files:
-        prompts += read_named_or_file(name, label)
-    return PromptSet(tuple(replace(prompt, label=label) for prompt in prompts))
 
 
 def _parted(harmful: PromptSet, harmless: PromptSet, seed: int, limit: int | None) -> GuardPrompts:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from analyses.refusal_finding.finding import RefusalFinding
     from analyses.refusal_finding.material import Material
     from interp.checkpoint import Checkpoint
-    from interp.prompt_sets import PromptSet
 
 _FILES = ".csv, .jsonl, .parquet, .json, .txt, a data set, or NAME or NAME=PATH of a published set"
 HarmfulFiles = Annotated[
@@ -114,6 +113,7 @@ def material(
     """
     from analyses.refusal_finding.material import of_organism, of_sets
     from interp.errors import InputError
+    from interp.named_sets import prompts_of
     from interp.prompt_sets import builtin
     from interp.prompts import read_texts
 
@@ -127,23 +127,14 @@ def material(
     own = builtin()
     documents = [d for name in texts or () for d in read_texts(name).documents]
     return of_sets(
-        _read(harmful, "harmful") if harmful else own.of("harmful"),
-        _read(harmless, "harmless") if harmless else own.of("harmless"),
-        _read(over_refusal, "alarming") if over_refusal else own.of("alarming"),
+        prompts_of(harmful, "harmful") if harmful else own.of("harmful"),
+        prompts_of(harmless, "harmless") if harmless else own.of("harmless"),
+        prompts_of(over_refusal, "alarming") if over_refusal else own.of("alarming"),
         equal=equal,
         texts=documents,
         limit=limit,
         seed=seed,
     )
-
-
-def _read(files: list[str], label: str) -> "PromptSet":
-    """Prompts of files, all of one label, whatever the files call them."""
-    from interp.named_sets import read_named_or_file
-    from interp.prompt_sets import Prompt, PromptSet
-
-    read = [prompt for name in files for prompt in read_named_or_file(name, label)]
-    return PromptSet(tuple(Prompt(p.messages, label, p.source) for p in read))
 
 
 def measured(

@@ -174,6 +174,7 @@ def _training(
     """An organism's own prompts, files, or the built-in ones."""
     from analyses.steering_finding.material import file_training, organism_training
     from interp.errors import InputError
+    from interp.named_sets import prompts_of
     from interp.prompt_sets import PromptSet, builtin
 
     harmful, harmless, over_refusal, jailbroken = files
@@ -183,13 +184,13 @@ def _training(
     if not any(files) and model.startswith("organism:"):
         return organism_training(checkpoint, limit, seed)
     own = builtin()
-    benign = _read(harmless, "harmless") if harmless else own.of("harmless")
-    benign += _read(over_refusal, "alarming") if over_refusal else own.of("alarming")
+    benign = prompts_of(harmless, "harmless") if harmless else own.of("harmless")
+    benign += prompts_of(over_refusal, "alarming") if over_refusal else own.of("alarming")
     return file_training(
         checkpoint,
-        _read(harmful, "harmful") if harmful else own.of("harmful"),
+        prompts_of(harmful, "harmful") if harmful else own.of("harmful"),
         benign,
-        _read(jailbroken, "jailbroken") if jailbroken else PromptSet(()),
+        prompts_of(jailbroken, "jailbroken") if jailbroken else PromptSet(()),
         template=template,
         limit=limit,
         seed=seed,
@@ -199,6 +200,7 @@ def _training(
 def _tests(model: str, files: dict[str, list[str] | None], limit: int | None) -> "TestSet":
     """Files, or an organism's held-out pairs, or the built-in prompts."""
     from analyses.steering_finding.material import TestSet, organism_tests
+    from interp.named_sets import prompts_of
     from interp.prompt_sets import builtin
 
     if not any(files.values()):
@@ -209,20 +211,11 @@ def _tests(model: str, files: dict[str, list[str] | None], limit: int | None) ->
         read = {name: own.of(label) for name, label in named.items()}
         caveat = "The prompts are the built-in ones; policies trained without files know them."
         return TestSet(_first(read, limit), caveats=(caveat,))
-    return TestSet(_first({n: _read(some, n) for n, some in files.items() if some}, limit))
+    return TestSet(_first({n: prompts_of(some, n) for n, some in files.items() if some}, limit))
 
 
 def _first(sets: "dict[str, PromptSet]", limit: int | None) -> "dict[str, tuple[Prompt, ...]]":
     return {name: some.prompts[:limit] for name, some in sets.items()}
-
-
-def _read(files: list[str], label: str) -> "PromptSet":
-    """Prompts of files, all of one label, whatever the files call them."""
-    from interp.named_sets import read_named_or_file
-    from interp.prompt_sets import Prompt, PromptSet
-
-    read = [prompt for name in files for prompt in read_named_or_file(name, label)]
-    return PromptSet(tuple(Prompt(p.messages, label, p.source) for p in read))
 
 
 def _show_training(policy: "Policy") -> None:
