@@ -80,7 +80,11 @@ def save(path: Path, artifact: Artifact) -> Path:
         "versions": versions(),
         **artifact.meta,
     }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in artifact.tensors.items()}
+    # Copies, for safetensors refuses tensors of one memory, such as a direction that a gate reads.
+    tensors = {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in artifact.tensors.items()
+    }
     # As bytes, because save_file would leave the file readable by its owner alone.
     text = json.dumps(header, allow_nan=False)
     write_atomically(path, serialised(tensors, metadata={_HEADER: text}))

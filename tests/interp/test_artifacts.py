@@ -33,6 +33,13 @@ def test_what_is_saved_comes_back(tmp_path: Path, checkpoint: Checkpoint) -> Non
     require_origin(found, checkpoint)
 
 
+def test_tensors_may_share_their_memory(tmp_path: Path) -> None:
+    one = torch.arange(6.0).reshape(2, 3)
+    made = Artifact("policy", {"vector": one, "same": one, "turned": one.T}, {})
+    found = load_artifact(save(tmp_path / "p.safetensors", made), "policy").tensors
+    assert torch.equal(found["same"], one) and torch.equal(found["turned"], one.T)
+
+
 def test_numbers_that_are_none_are_not_saved(tmp_path: Path, checkpoint: Checkpoint) -> None:
     made = Artifact("direction", {"vector": torch.tensor([1.0, float("nan")])}, {})
     with pytest.raises(InputError, match="vector of this direction is NaN"):
