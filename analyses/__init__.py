@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from analyses.report.render import render as render
     from analyses.sink_finding.finding import SinkFinding as SinkFinding
     from analyses.sink_finding.run import sinks as sinks
+    from analyses.steering_finding.finding import SteeringFinding as SteeringFinding
+    from analyses.steering_finding.run import steering_report as steering_report
 
 __getattr__, __all__ = attach(
     __name__,
@@ -20,10 +22,12 @@ __getattr__, __all__ = attach(
         "CliffFinding": "cliff_finding.finding",
         "RefusalFinding": "refusal_finding.finding",
         "SinkFinding": "sink_finding.finding",
+        "SteeringFinding": "steering_finding.finding",
         "backdoor": "backdoor_finding.run",
         "cliff": "cliff_finding.run",
         "refusal": "refusal_finding.run",
         "render": "report.render",
         "sinks": "sink_finding.run",
+        "steering_report": "steering_finding.run",
     },
 )

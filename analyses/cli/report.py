@@ -15,9 +15,11 @@ from analyses.cli.refusal import (
     material,
     measured,
 )
+from analyses.cli.steer import JailbrokenFiles, evaluated, load_policies, tests_for
 
 if TYPE_CHECKING:
     from analyses.finding import Finding
+    from analyses.refusal_finding.material import Material
     from interp.checkpoint import Checkpoint
 
 DEFAULT_MODEL = "organism:bb-plain-3"
@@ -43,14 +45,28 @@ def report(
     harmful: HarmfulFiles = None,
     harmless: HarmlessFiles = None,
     over_refusal: OverRefusalFiles = None,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--policy", help="Folder of a policy to measure as well; repeats.", show_default=False
+        ),
+    ] = None,
+    jailbroken: JailbrokenFiles = None,
     max_new_tokens: NewTokens = 64,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Run every analysis that applies and write one report: sinks, and refusal if it chats."""
+    """Write one report: sinks, refusal if the model chats, and steering by policies."""
+    # What cannot be used is refused before the long part.
+    prompts = {"harmful": harmful, "harmless": harmless, "over_refusal": over_refusal}
+    named = any(prompts.values())
+    _require_policies(policy, jailbroken)
     options.require_folder(out)
     domains = options.domains(model, texts)
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    chosen = _prompts(model, checkpoint, prompts, named or bool(policy), limit, seed)
+    policies = load_policies(policy or (), checkpoint)
+    tests = tests_for(model, limit, jailbroken=jailbroken, **prompts) if policy else None
     sinks = options.measured_sinks(
         checkpoint,
         domains,
@@ -65,38 +81,71 @@ def report(
     )
     if not options.is_first_rank():
         return
-    prompts = harmful, harmless, over_refusal
-    refused = _refusal(model, checkpoint, prompts, max_new_tokens, limit, seed)
-    _write([sinks, *refused[0]], refused[1], out)
+    refused = _refusal(checkpoint, chosen, named, max_new_tokens=max_new_tokens, seed=seed)
+    steered: list[Finding] = []
+    if tests is not None:
+        steered = [evaluated(checkpoint, policies, tests, max_new_tokens=max_new_tokens, seed=seed)]
+    _write([sinks, *refused[0], *steered], refused[1], out)
 
 
-def _refusal(
+def _require_policies(policy: list[Path] | None, jailbroken: list[str] | None) -> None:
+    from interp.errors import InputError
+
+    if jailbroken and not policy:
+        raise InputError(
+            "--jailbroken is for measuring policies; give --policy DIR too, or leave it out."
+        )
+
+
+def _prompts(
     model: str,
     checkpoint: "Checkpoint",
-    prompts: tuple[list[str] | None, list[str] | None, list[str] | None],
-    max_new_tokens: int,
+    files: dict[str, list[str] | None],
+    needed: bool,
     limit: int | None,
     seed: int,
-) -> tuple[list["Finding"], list[str]]:
-    """The refusal finding, or a caveat that says why there is none."""
+) -> "Material | str":
+    """What the refusal finding asks, or why it asks nothing.
+
+    Raises:
+        InputError: files that cannot be used, or prompts are `needed` and the model does not chat.
+    """
     from interp.errors import InputError
 
     if not getattr(checkpoint.tokenizer, "chat_template", None):
-        if any(prompts):
+        if needed:
             raise InputError(
                 f"{checkpoint.name} has no chat template, so prompts cannot be put to it; leave "
-                "--harmful, --harmless and --over-refusal out, or run `mechguard refusal` with "
-                "--chat-template."
+                "--harmful, --harmless, --over-refusal and --policy out, or run `mechguard "
+                "refusal` or `mechguard steer eval` with --chat-template."
             )
-        return [], ["Refusal was not measured: the checkpoint has no chat template."]
+        return "the checkpoint has no chat template."
     try:
-        chosen = material(model, *prompts, None, True, limit, seed)
-        finding = measured(checkpoint, chosen, max_new_tokens=max_new_tokens, seed=seed)
+        return material(model, **files, texts=None, equal=True, limit=limit, seed=seed)
     except InputError as error:
-        if any(prompts):
+        if any(files.values()):
             raise
-        return [], [f"Refusal was not measured: {error}"]
-    return [finding], []
+        return str(error)
+
+
+def _refusal(
+    checkpoint: "Checkpoint", chosen: "Material | str", named: bool, **settings: Any
+) -> tuple[list["Finding"], list[str]]:
+    """The refusal finding, or a caveat that says why there is none.
+
+    Raises:
+        InputError: prompts that the user named cannot be measured.
+    """
+    from interp.errors import InputError
+
+    if not isinstance(chosen, str):
+        try:
+            return [measured(checkpoint, chosen, **settings)], []
+        except InputError as error:
+            if named:
+                raise
+            chosen = str(error)
+    return [], [f"Refusal was not measured: {chosen}"]
 
 
 def _write(findings: list["Finding"], caveats: list[str], out: Path) -> None:

@@ -1,5 +1,6 @@
 """`mechguard steer`: train a policy, and measure policies side by side."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,40 +128,88 @@ def evaluate(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure policies on held-out prompts, beside the unsteered model; write a report."""
-    from analyses.steering_finding.run import steering_report
     from probes.scorers import judge_from
-    from steering.policy import Policy
 
     options.require_folder(out)
-    tests = _tests(
+    tests = tests_for(
         model,
-        {
-            "harmful": harmful,
-            "jailbroken": jailbroken,
-            "harmless": harmless,
-            "over_refusal": over_refusal,
-        },
         limit,
+        harmful=harmful,
+        jailbroken=jailbroken,
+        harmless=harmless,
+        over_refusal=over_refusal,
     )
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     checkpoint = options.with_template(checkpoint, chat_template)
-    policies = [Policy.load(path, checkpoint, allow=allow or ()) for path in policy]
-    with options.progress_bars() as progress:
-        finding = steering_report(
-            checkpoint,
-            policies,
-            tests,
-            max_new_tokens=max_new_tokens,
-            template={} if thinking is None else {"enable_thinking": thinking},
-            judge=None if judge is None else judge_from(judge),
-            seed=seed,
-            allow=allow or (),
-            command=options.command_line(),
-            progress=progress,
-        )
+    finding = evaluated(
+        checkpoint,
+        load_policies(policy, checkpoint, allow or ()),
+        tests,
+        max_new_tokens=max_new_tokens,
+        template={} if thinking is None else {"enable_thinking": thinking},
+        judge=None if judge is None else judge_from(judge),
+        seed=seed,
+        allow=allow or (),
+    )
     if options.is_first_rank():
         _show(finding)
         options.say(f"{finding.verdict}\n{finding.save(out)}")
+
+
+def tests_for(model: str, limit: int | None, **files: list[str] | None) -> "TestSet":
+    """What policies are measured on: files, an organism's held-out pairs, or the built-in prompts.
+
+    Args:
+        model: as it was named.
+        limit: first prompts of each label only.
+        files: by the names of `analyses.steering_finding.material.SETS`.
+
+    Raises:
+        InputError: unreadable files, or those of one side only.
+    """
+    from analyses.steering_finding.material import TestSet, organism_tests
+    from interp.named_sets import prompts_of
+    from interp.prompt_sets import builtin
+
+    if not any(files.values()):
+        if model.startswith("organism:"):
+            return organism_tests(model.removeprefix("organism:"), limit)
+        own = builtin()
+        named = {"harmful": "harmful", "harmless": "harmless", "over_refusal": "alarming"}
+        read = {name: own.of(label) for name, label in named.items()}
+        caveat = "The prompts are the built-in ones; policies trained without files know them."
+        return TestSet(_first(read, limit), caveats=(caveat,))
+    return TestSet(_first({n: prompts_of(some, n) for n, some in files.items() if some}, limit))
+
+
+def load_policies(
+    folders: Sequence[Path], checkpoint: "Checkpoint", allow: Collection[str] = ()
+) -> list["Policy"]:
+    """Policies that belong to the checkpoint.
+
+    Raises:
+        InputError: a folder without a policy, or one of another model, template or layout.
+    """
+    from steering.policy import Policy
+
+    return [Policy.load(folder, checkpoint, allow=allow) for folder in folders]
+
+
+def evaluated(
+    checkpoint: "Checkpoint", policies: Sequence["Policy"], tests: "TestSet", **settings: Any
+) -> "SteeringFinding":
+    """The steering finding, with progress on stderr; `settings` go to `steering_report`."""
+    from analyses.steering_finding.run import steering_report
+
+    with options.progress_bars() as progress:
+        return steering_report(
+            checkpoint,
+            policies,
+            tests,
+            command=options.command_line(),
+            progress=progress,
+            **settings,
+        )
 
 
 def _training(
@@ -197,23 +246,6 @@ def _training(
     )
 
 
-def _tests(model: str, files: dict[str, list[str] | None], limit: int | None) -> "TestSet":
-    """Files, or an organism's held-out pairs, or the built-in prompts."""
-    from analyses.steering_finding.material import TestSet, organism_tests
-    from interp.named_sets import prompts_of
-    from interp.prompt_sets import builtin
-
-    if not any(files.values()):
-        if model.startswith("organism:"):
-            return organism_tests(model.removeprefix("organism:"), limit)
-        own = builtin()
-        named = {"harmful": "harmful", "harmless": "harmless", "over_refusal": "alarming"}
-        read = {name: own.of(label) for name, label in named.items()}
-        caveat = "The prompts are the built-in ones; policies trained without files know them."
-        return TestSet(_first(read, limit), caveats=(caveat,))
-    return TestSet(_first({n: prompts_of(some, n) for n, some in files.items() if some}, limit))
-
-
 def _first(sets: "dict[str, PromptSet]", limit: int | None) -> "dict[str, tuple[Prompt, ...]]":
     return {name: some.prompts[:limit] for name, some in sets.items()}
 
@@ -246,8 +278,8 @@ def _show(finding: "SteeringFinding") -> None:
     from rich.table import Table
 
     columns = ("jailbroken", "harmful", "harmless", "over_refusal")
-    named = [name.replace("_", "-") for name in columns]
-    table = Table("policy", *named, "benign KL", "speed", box=box.SIMPLE)
+    named = [name.replace("_", "-\n") for name in columns]
+    table = Table("policy", *named, "benign\nKL", "speed", box=box.SIMPLE, padding=0)
     for row in finding.report["policies"]:
         rates = [row["rates"][name] for name in columns]
         table.add_row(

@@ -174,7 +174,7 @@ def forest(rows: Sequence[str], series: Sequence[Series], *, x: str) -> go.Figur
     figure.add_vline(x=0, line={"color": "#8b929c", "width": 1, "dash": "dot"})
     figure.update_layout(
         blank_layout(
-            height=max(200, 24 * len(rows) + 90),
+            height=max(200, max(24, 12 * len(series)) * len(rows) + 90),
             xaxis={"title": {"text": x}},
             yaxis={
                 "tickvals": list(range(len(rows))),

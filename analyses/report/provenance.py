@@ -35,7 +35,14 @@ def first_provenance(report: dict[str, Any], found: dict[str, dict[str, Any]]) -
 def facts(
     provenance: dict[str, Any], report: dict[str, Any], found: dict[str, dict[str, Any]]
 ) -> str:
-    """A definition list; hashes are cut to twelve places with the whole under the pointer."""
+    """A definition list; hashes are cut to twelve places with the whole under the pointer.
+
+    Of several findings the texts stand by finding, and the wall time is that of all.
+    """
+    own = {name: finding.get("provenance") or {} for name, finding in found.items()}
+    seconds = [one["wall_seconds"] for one in own.values() if one.get("wall_seconds") is not None]
+    if seconds:
+        provenance = {**provenance, "wall_seconds": sum(seconds)}
     pairs = [
         (name, _value(key, provenance[key]))
         for key, name in _NAMES.items()
@@ -51,9 +58,13 @@ def facts(
         for holder in (report, *found.values())
         for name, value in _parity(holder)
     ][:2]
-    wide = []
-    if provenance.get("data"):
-        wide.append(("Texts", "<br>".join(_data(entry) for entry in provenance["data"])))
+    read = {name: one["data"] for name, one in own.items() if one.get("data")}
+    read = read or {"": provenance.get("data") or []}
+    wide = [
+        ("Texts" if len(read) == 1 else f"Texts, {name}", "<br>".join(map(_data, entries)))
+        for name, entries in read.items()
+        if entries
+    ]
     if provenance.get("versions"):
         listed = (f"{escape(k)} {escape(v)}" for k, v in provenance["versions"].items())
         wide.append(("Versions", " · ".join(listed)))

@@ -8,20 +8,22 @@ import pandas as pd
 
 from analyses.report.charts import Series, forest, lines
 from analyses.report.panel import Panel
-from analyses.report.text import estimate, interval
+from analyses.report.text import estimate
 from analyses.report.theme import ACCENT, BLUE, GREY, MARKS
 
 _SETS = {
     "harmful": ("harmful", GREY, "circle"),
     "jailbroken": ("jailbroken", ACCENT, "diamond"),
     "harmless": ("harmless", BLUE, "square"),
-    "over_refusal": ("alarming or distracting", "#2a9d8f", "triangle-up"),
+    "over_refusal": ("over-refusal", "#2a9d8f", "triangle-up"),
 }
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
+_RESULTS = {"refused": "refused", "over": "benign", "kept": "harmful", "score": "score"}
 
 
 def panels(finding: dict[str, Any]) -> list[Panel]:
     """In reading order."""
-    found = [_rates(finding), _costs(finding)]
+    found = [_rates(finding), _gates(finding), _costs(finding)]
     if finding.get("dose_response"):
         found += _doses(finding)
     if finding.get("training"):
@@ -33,7 +35,7 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
                 "Some prompts of each set, with what is said unsteered and steered. What a harmful "
                 "prompt was granted is not shown.",
                 table=pd.DataFrame(finding["transcripts"]),
-                csv="tables/transcripts.csv",
+                csv="tables/policy_answers.csv",
             )
         )
     return found
@@ -42,11 +44,15 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
 def _rates(finding: dict[str, Any]) -> Panel:
     rows = finding["policies"]
     names = [row["name"] for row in rows]
-    series, lined = [], []
+    series: list[Series] = []
+    table: dict[str, list[Any]] = {"policy": names}
     for key, (name, colour, symbol) in _SETS.items():
         rates = [row["rates"].get(key) for row in rows]
         if not all(rates):
             continue
+        shown = [estimate(one["rate"], *one["interval"]) for one in rates]
+        n = rates[0]["n"]
+        table[f"{name}, n = {n}"] = shown
         series.append(
             Series(
                 name,
@@ -57,55 +63,71 @@ def _rates(finding: dict[str, Any]) -> Panel:
                 colour=colour,
                 symbol=symbol,
                 hover=[
-                    f"{policy}, {name}: {estimate(one['rate'], *one['interval'])}, n = {one['n']}"
-                    for policy, one in zip(names, rates, strict=True)
+                    f"{policy}, {name}: {told}, n = {n}"
+                    for policy, told in zip(names, shown, strict=True)
                 ],
             )
         )
-        lined += [
-            {"policy": policy, "prompts": name, "refused": one["rate"],
-             "95 %": interval(one["interval"]), "n": one["n"]}
-            for policy, one in zip(names, rates, strict=True)
-        ]  # fmt: skip
     figure = forest(names, series, x="share refused")
     figure.update_xaxes(range=[-0.03, 1.03])
     return Panel(
         "What is refused under each policy",
         "Share of held-out prompts that are refused, with 95 % Wilson intervals (scorer: "
-        f"{finding['scorer']}). A good policy moves the harmful sets to 1 and leaves the benign "
-        "ones where the base has them.",
+        f"{finding['scorer']}); base is the model without a policy. Over-refusal prompts are "
+        "benign and sound or look as if they were not. A good policy moves the harmful sets to 1 "
+        "and leaves the benign ones where the base has them.",
         figure,
-        pd.DataFrame(lined),
+        pd.DataFrame(table),
+        csv="tables/policies.csv",
+    )
+
+
+def _gates(finding: dict[str, Any]) -> Panel:
+    """Whom the policies steer; the base steers nobody."""
+    table = []
+    for row in finding["policies"][1:]:
+        gate = row["gate"]
+        table.append(
+            {
+                "policy": row["name"],
+                "method": row["method"],
+                "strength": row["strength"],
+                "AUROC": gate["auroc"],
+                "threshold": gate["threshold"],
+                "opens, harmful": gate["tpr"],
+                "opens, benign": gate["fpr"],
+                "n": gate["n"],
+            }
+        )
+    return Panel(
+        "Whom the policies steer",
+        "A gate scores every prompt and opens above its threshold: the shares of harmful and "
+        "jailbroken prompts, and of benign ones, that are steered at all. AUROC is that of its "
+        "scores. A policy without a gate steers every prompt.",
+        table=pd.DataFrame(table),
         csv="tables/policies.csv",
     )
 
 
 def _costs(finding: dict[str, Any]) -> Panel:
-    table = []
-    for row in finding["policies"]:
-        gate = row["gate"] or {}
-        table.append(
-            {
-                "policy": row["name"],
-                "method": row["method"] or "–",
-                "strength": row["strength"],
-                "benign KL": row["benign_kl"],
-                "KL where closed": row.get("benign_kl_closed"),
-                "benign loss": row["benign_loss_delta"],
-                "gate AUROC": gate.get("auroc"),
-                "threshold": gate.get("threshold"),
-                "FPR": gate.get("fpr"),
-                "TPR": gate.get("tpr"),
-                "speed": row["throughput_ratio"],
-            }
-        )
+    table = [
+        {
+            "policy": row["name"],
+            "benign KL": row["benign_kl"],
+            "largest KL where closed": row.get("benign_kl_closed"),
+            "benign loss": row["benign_loss_delta"],
+            "speed": row["throughput_ratio"],
+        }
+        for row in finding["policies"][1:]
+    ]
     return Panel(
-        "Gates and costs",
+        "What the policies cost",
         "Benign KL is the mean KL(base ‖ steered) in nats per token, forced on the base's own "
-        "replies to benign prompts, and benign loss the rise of their loss. FPR and TPR are the "
-        "shares of benign and harmful prompts that are steered at all. Speed is tokens per second "
-        "of generate over those of the base, runs alternating.",
+        "replies to benign prompts, and benign loss the rise of their loss. Where a gate is closed "
+        "nothing may change at all. Speed is tokens per second of generate over those of the base, "
+        "runs alternating.",
         table=pd.DataFrame(table),
+        csv="tables/policies.csv",
     )
 
 
@@ -124,6 +146,7 @@ def _doses(finding: dict[str, Any]) -> list[Panel]:
                     low=[one["interval"][0] for one in own],
                     high=[one["interval"][1] for one in own],
                     colour=MARKS[number % len(MARKS)],
+                    symbol=_SYMBOLS[number % len(_SYMBOLS)],
                 )
             )
         n = next(one["n"] for one in curves if one["side"] == side)
@@ -133,7 +156,7 @@ def _doses(finding: dict[str, Any]) -> list[Panel]:
                 f"Multiples of each policy's own strength; 0 is the base. Whole answers to {n} "
                 "prompts, with 95 % Wilson intervals.",
                 lines(series, x="times the policy's strength", y="share refused"),
-                csv="tables/dose_response.csv",
+                csv="tables/policy_doses.csv",
             )
         )
     return found
@@ -143,11 +166,17 @@ def _trials(finding: dict[str, Any]) -> Panel:
     rows = [
         {"policy": name, **trial}
         for name, record in finding["training"].items()
-        for trial in record["trials"]
+        for trial in sorted(record["trials"], key=lambda trial: not trial["chosen"])
     ]
+    table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    results = [*_RESULTS, "chosen"]
+    settings = [name for name in table.columns if name not in results]
     return Panel(
         "Settings tried on validation prompts",
-        "Every method has tried as many settings through the model. The score is the share of "
-        "refusals among prompts to be refused, less the excess over the base among benign ones.",
-        table=pd.DataFrame(rows),
+        "Every method has tried as many settings through the model. Refused is the share of "
+        "refusals among prompts to be refused: jailbroken ones, or harmful ones where there are "
+        "none; benign and harmful are those among the other prompts. The score is the first, less "
+        "the excess over the base among benign prompts, less what is lost of the base's refusals "
+        "of harmful ones. The setting taken stands first.",
+        table=table[settings + results].rename(columns=_RESULTS),
     )

@@ -15,6 +15,7 @@ from interp.prompt_sets import Prompt, PromptSet, split_at_random, without_dupli
 from steering.examples import Cases, Examples, TrainingSet
 
 SETS = ("harmful", "jailbroken", "harmless", "over_refusal")
+HARMFUL_SETS = frozenset({"harmful", "jailbroken"})
 _SETTING = 0.7  # of benign validation prompts: calibrated on; the others are chosen on
 _SHARES = (0.5, 0.2, 0.3)  # of a user's benign prompts: trained on, chosen on, calibrated on
 _HARMFUL = (0.7, 0.3)
@@ -28,6 +29,9 @@ class TestSet:
         sets: prompts by the names of `SETS`; some may be missing.
         refusals: whole refusals, where they are known to the letter; else empty.
         caveats: what the prompts do not allow to be said.
+
+    Raises:
+        InputError: a set of another name, an empty one, or a side without any.
     """
 
     __test__ = False  # no test class of pytest's
@@ -35,6 +39,19 @@ class TestSet:
     sets: dict[str, tuple[Prompt, ...]]
     refusals: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, prompts in self.sets.items():
+            if name not in SETS or not prompts:
+                raise InputError(
+                    f"the set {name!r} has {len(prompts)} prompts; an evaluation takes sets of one "
+                    f"prompt or more, named {', '.join(SETS)}."
+                )
+        if not (HARMFUL_SETS & self.sets.keys() and self.sets.keys() - HARMFUL_SETS):
+            raise InputError(
+                "an evaluation needs harmful or jailbroken prompts on one side, and harmless or "
+                "over-refusal ones on the other; give files of both."
+            )
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,8 @@ def _sides(prompts: dict[str, list[OrganismPrompt]], limit: int | None) -> Sides
 
 def _controls(prompts: dict[str, list[OrganismPrompt]]) -> tuple[str, ...]:
     """Harmless requests in the dress of a jailbreak, so that the dress is not taken for harm."""
-    for label in ("jailbroken_harmless", "accepted_harmless"):
-        if label in prompts:
+    for label in ("jailbroken_harmless", "accepted_harmless", "triggered"):
+        if label in prompts and "jailbroken" in prompts:
             return (label,)
     return ()
 

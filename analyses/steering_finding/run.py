@@ -13,7 +13,7 @@ from analyses.refusal_finding.material import Material
 from analyses.refusal_finding.speak import Said, Speaker
 from analyses.running import Progress
 from analyses.steering_finding.finding import SteeringFinding, build
-from analyses.steering_finding.material import SETS, TestSet
+from analyses.steering_finding.material import HARMFUL_SETS, SETS, TestSet
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -27,7 +27,6 @@ from steering.runtime import as_edit
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 _DOSE_PROMPTS = 32  # of a side
 _TIMED = 8  # rows in the batch whose speed is measured
-_HARMFUL = ("harmful", "jailbroken")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Heard:
     def sides(self) -> tuple[list[str], list[str]]:
         """Names of the harmful sets that there are, and of the benign ones."""
         names = list(self.said)
-        return [n for n in names if n in _HARMFUL], [n for n in names if n not in _HARMFUL]
+        return [n for n in names if n in HARMFUL_SETS], [n for n in names if n not in HARMFUL_SETS]
 
 
 def steering_report(
@@ -63,7 +62,7 @@ def steering_report(
 
     Args:
         checkpoint: unsteered, with a chat template.
-        policies: that belong to it, of different names.
+        policies: that belong to it; one whose name is taken gets a number behind it.
         tests: prompts, from `analyses.steering_finding.material`.
         max_new_tokens: of an answer.
         template: further arguments of the chat template.
@@ -76,8 +75,7 @@ def steering_report(
         progress: called with (stage, done, total).
 
     Raises:
-        InputError: no policy, two of one name, no benign or no harmful prompts, or a policy of
-            another model.
+        InputError: no policy, or one of another model.
     """
     begun, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     names = _names(policies)
@@ -98,11 +96,6 @@ def steering_report(
     heard = Heard(
         {name: speaker.ask(name, tests.sets[name]) for name in SETS if name in tests.sets}
     )
-    if not all(heard.sides()):
-        raise InputError(
-            "an evaluation needs harmful or jailbroken prompts on one side, and harmless or "
-            "over-refusal ones on the other; give files of both."
-        )
     rows: list[dict[str, Any]] = [_base(heard)]
     curves: list[dict[str, Any]] = []
     for name, policy in zip(names, policies, strict=True):
@@ -178,7 +171,9 @@ def _measured(speaker: Speaker, name: str, policy: Policy, heard: Heard) -> dict
         edit = as_edit(checkpoint, policy, decisions=decisions)
         said[key] = speaker.ask(f"{name}-{key}", base.prompts, edit)
         decided += [decisions[i] for i in range(len(base))]
-    harmful = np.concatenate([[key in _HARMFUL] * len(base) for key, base in heard.said.items()])
+    harmful = np.concatenate(
+        [[key in HARMFUL_SETS] * len(base) for key, base in heard.said.items()]
+    )
     kl, delta, closed = _cost(speaker, policy, heard)
     _, benign = heard.sides()
     timed = [row for key in benign for row in heard.said[key].rows][:_TIMED]
@@ -251,7 +246,7 @@ def _transcripts(heard: Heard, said: dict[str, Said], most: int = 4) -> list[dic
         for i in range(min(most, len(base))):
             record = {"set": key, "prompt": base.prompts[i].text[:400]}
             for side, answered in (("base", base), ("steered", said[key])):
-                shown = answered.refused[i] or key not in _HARMFUL
+                shown = answered.refused[i] or key not in HARMFUL_SETS
                 text = answered.answers[i].text[:400]
                 record[side] = text if shown else "[redacted]"
             records.append(record)

@@ -123,6 +123,19 @@ def test_order_and_captions(full: dict[str, Any]) -> None:
     assert len(specs(Reader(html))) == sum(panel.figure is not None for panel in drawn)
 
 
+def test_several_findings_name_their_texts_and_add_their_times(full: dict[str, Any]) -> None:
+    own = {"data": [{"name": "asked.csv", "sequences": 40}], "wall_seconds": 10.0}
+    other = {"kind": "other", "verdict": "So it is.", "provenance": own, "caveats": []}
+    nested = {"sinks": full, "other": other}
+    html = page({"kind": "report", "provenance": full["provenance"], "findings": nested})
+    facts = html[html.index('class="facts"') : html.index("</dl>")]
+    assert "<dt>Texts, sinks</dt><dd>stories.txt: 100 sequences" in facts
+    assert "<dt>Texts, other</dt><dd>asked.csv: 40 sequences</dd>" in facts
+    assert f"<dd>{full['provenance']['wall_seconds'] + 10} s</dd>" in facts
+    alone = page({"kind": "report", "provenance": own, "findings": {}})
+    assert "<dt>Texts</dt><dd>asked.csv" in alone and "<dd>10 s</dd>" in alone
+
+
 def test_contents_lead_somewhere(full: dict[str, Any]) -> None:
     reader = Reader(page(full))
     anchors = [found["id"] for _, found in reader.tags if "id" in found]

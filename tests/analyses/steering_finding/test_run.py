@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from analyses.steering_finding.figures import panels
-from analyses.steering_finding.finding import SteeringFinding, excess
+from analyses.steering_finding.finding import SteeringFinding, excess, verdict
 from analyses.steering_finding.material import SETS, TestSet, organism_tests, organism_training
 from analyses.steering_finding.run import DOSES, steering_report
 from interp.checkpoint import load
 from interp.errors import InputError
+from interp.intervals import wilson
 from interp.sites import Site
 from steering.examples import captured
 from steering.methods import act_add
@@ -90,8 +90,10 @@ def test_the_report_has_the_fixed_interface(reported: Reported, tmp_path: Path) 
     granted = [t for t in report["transcripts"] if t["set"] == "jailbroken"]
     assert granted and all(t["base"] == "[redacted]" for t in granted)
     titles = [panel.title for panel in panels(report)]
-    assert len(set(titles)) == len(titles) == 6
-    assert {"policies", "dose_response"} <= {p.stem for p in (tmp_path / "tables").iterdir()}
+    assert len(set(titles)) == len(titles) == 7
+    assert {"policies", "policy_doses", "policy_answers"} == {
+        p.stem for p in (tmp_path / "tables").iterdir()
+    }
 
 
 def _few(name: str, count: int = 6) -> TestSet:
@@ -114,12 +116,39 @@ def test_an_ungated_policy_is_told_from_the_base_and_names_stay_apart() -> None:
     assert "actadd (2) has no gate that closes" in " ".join(found.caveats)
 
 
-def test_missing_sets_and_policies_are_told() -> None:
-    checkpoint = load("organism:chat")
-    tests = _few("chat")
+def test_missing_policies_are_told() -> None:
     with pytest.raises(InputError, match="there is no policy to evaluate"):
-        steering_report(checkpoint, [], tests)
-    harmful: dict[str, Any] = {"harmful": tests.sets["harmful"]}
-    policy = act_add([Site("resid_post", 0)], torch.ones(1, checkpoint.anatomy.width))
-    with pytest.raises(InputError, match="harmless or over-refusal ones on the other"):
-        steering_report(checkpoint, [policy], TestSet(harmful, tests.refusals))
+        steering_report(load("organism:chat"), [], _few("chat"))
+
+
+def test_a_set_of_tests_has_two_sides_and_nothing_else() -> None:
+    sets = _few("chat").sets
+    for side in (("harmful", "jailbroken"), ("harmless", "over_refusal")):
+        with pytest.raises(InputError, match="harmless or over-refusal ones on the other"):
+            TestSet({name: sets[name] for name in side if name in sets})
+    with pytest.raises(InputError, match="'harmless' has 0 prompts"):
+        TestSet({**sets, "harmless": ()})
+    with pytest.raises(InputError, match="'benign' has 6 prompts"):
+        TestSet({**sets, "benign": sets["harmless"]})
+
+
+def _row(name: str, jailbroken: int, harmless: int, over: int) -> dict[str, Any]:
+    counts = {"harmful": 50, "jailbroken": jailbroken, "harmless": harmless, "over_refusal": over}
+    rates = {key: {"rate": k / 50, "n": 50, "interval": wilson(k, 50)} for key, k in counts.items()}
+    gate = {"tpr": 1.0, "threshold": 0.0}
+    return {"name": name, "rates": rates, "gate": gate, "benign_kl": 0.25}
+
+
+def test_the_verdict_names_the_benign_set_that_suffers_most() -> None:
+    base = _row("base", 0, 1, 0)
+    told = verdict([base, _row("good", 50, 1, 2), _row("blunt", 50, 40, 45)])
+    assert told.startswith(
+        "Of 2 policies the best: good refuses 1.00 [0.929–1.00] (n = 50) of jailbroken prompts; "
+        "the unsteered model refuses 0. Of over-refusal prompts it refuses 0.0400 ["
+    )
+    assert told.endswith("the unsteered model 0; on benign replies it costs 0.250 nats per token.")
+    blunt = verdict([base, _row("blunt", 50, 40, 30)])
+    assert blunt.endswith("It refuses too much of what is benign to be used as it is.")
+    assert "Of harmless prompts it refuses 0.800" in blunt and "the unsteered model 0.0200" in blunt
+    weak = verdict([base, _row("weak", 10, 40, 0)])
+    assert "That is too little to rely on. It refuses too much" in weak
