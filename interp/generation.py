@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig
 
-from interp.capture import padded
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError
 from interp.plan import RowPlan, write_atomically
@@ -25,6 +24,8 @@ from interp.prompts import Row
 
 Edit = Callable[[Sequence[Row]], AbstractContextManager[None]]
 """Opened around each batch and given its rows, so that an edit can name a position of each."""
+
+_CHUNK = 64  # tokens whose probabilities over the vocabulary are held in float64 at once
 
 
 @dataclass(frozen=True)
@@ -139,18 +140,30 @@ def token_log_probabilities(
     if any(not 0 < starts[row.index] < len(row) for row in rows):
         raise InputError("a row needs a token to predict, and one before it.")
     model: Any = checkpoint.model
+    few = _keeps_logits(model)
     found: dict[int, np.ndarray] = {}
     for batch in _batches(rows, batch_tokens, 0):
-        inputs = padded(batch, checkpoint)
+        # Left-padded, so that what is predicted is the last of every row: no logits of the prompt.
+        kept = 1 + max(len(row) - starts[row.index] for row in batch)
+        only = {"logits_to_keep": kept} if few else {}
         with _in_force(edit, batch):
-            logits = model(**inputs, use_cache=False).logits
+            logits = model(**left_padded(batch, checkpoint), use_cache=False, **only).logits
         for number, row in enumerate(batch):
-            begin = starts[row.index]
-            predicted = logits[number, begin - 1 : len(row) - 1].double().log_softmax(-1)
-            _require_numbers(predicted, [row] * len(predicted))
-            wanted = torch.tensor(row.ids[begin:], device=predicted.device)
-            found[row.index] = predicted.gather(-1, wanted[:, None])[:, 0].cpu().numpy()
+            wanted = row.ids[starts[row.index] :]
+            # The logits at one token are about the next.
+            values = _chosen(logits[number, -1 - len(wanted) : -1], wanted)
+            _require_numbers(values[:, None], [row] * len(wanted))
+            found[row.index] = values.cpu().numpy()
     return [found[row.index] for row in rows]
+
+
+def _chosen(
+    logits: Float[Tensor, "tokens vocabulary"], wanted: Sequence[int]
+) -> Float[Tensor, " tokens"]:
+    """Log-probability of each wanted token, float64, a few rows of the vocabulary at a time."""
+    ids = torch.tensor(wanted, device=logits.device)[:, None]
+    pairs = zip(logits.split(_CHUNK), ids.split(_CHUNK), strict=True)
+    return torch.cat([some.double().log_softmax(-1).gather(-1, one) for some, one in pairs])[:, 0]
 
 
 def left_padded(rows: Sequence[Row], checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -1,8 +1,6 @@
 """Refusal told by what a model was about to say: first-token log-odds and prefix probabilities."""
 
-import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,9 +11,8 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from interp.checkpoint import Checkpoint
-from interp.errors import InputError, NumericalError, first_line
-from interp.generation import Edit, left_padded
-from interp.plan import RowPlan
+from interp.errors import InputError, first_line
+from interp.generation import Edit, token_log_probabilities
 from interp.prompts import Row
 from probes.scorers.answer import Answer, Verdict, unanswered
 
@@ -125,7 +122,6 @@ def find_refusal_tokens(
     )
 
 
-@torch.no_grad()
 def prefix_log_probability(
     checkpoint: Checkpoint,
     rows: Sequence[Row],
@@ -148,7 +144,7 @@ def prefix_log_probability(
 
     Raises:
         InputError: no tokenizer, no rows, two rows of one index, or a prefix without a token.
-        NumericalError: a log-probability is NaN.
+        NumericalError: a log-probability is NaN or infinite.
     """
     tokenizer: Any = checkpoint.tokenizer
     if tokenizer is None:
@@ -167,39 +163,15 @@ def prefix_log_probability(
             "prefix probabilities need rows, each with an index of its own, and prefixes of one "
             "token or more."
         )
-    columns = [_forced(checkpoint, rows, tuple(ids), edit, batch_tokens) for ids in encoded]
-    return np.stack(columns, 1)
-
-
-def _forced(
-    checkpoint: Checkpoint,
-    rows: Sequence[Row],
-    prefix: tuple[int, ...],
-    edit: Edit | None,
-    batch_tokens: int,
-) -> Float[np.ndarray, " rows"]:
-    model: Any = checkpoint.model
-    places = {row.index: place for place, row in enumerate(rows)}
-    longer = [replace(row, ids=row.ids + prefix) for row in rows]
-    kept = len(prefix) + 1
-    # Left-padded, so that the prefix is the last of every row.
-    few = "logits_to_keep" in inspect.signature(model.forward).parameters
-    only = {"logits_to_keep": kept} if few else {}
-    sums = np.empty(len(rows))
-    for batch in RowPlan.make(longer, batch_tokens).batches:
-        some = [longer[places[index]] for index in batch]
-        with nullcontext() if edit is None else edit(some):
-            logits = model(**left_padded(some, checkpoint), use_cache=False, **only).logits
-        # The logits at one token are about the next.
-        about = logits[:, -kept:-1].double().log_softmax(-1).cpu()
-        chosen = about.gather(-1, torch.tensor(prefix).expand(len(some), -1)[..., None])
-        sums[[places[index] for index in batch]] = chosen.sum((1, 2)).numpy()
-    if np.isnan(sums).any():
-        raise NumericalError(
-            f"the log-probability of a prefix of prompt {rows[int(np.isnan(sums).argmax())].index} "
-            "is NaN; load the model in float32 or bfloat16."
+    begins = [len(row) for row in rows]
+    columns = []
+    for ids in encoded:
+        longer = [replace(row, ids=row.ids + tuple(ids)) for row in rows]
+        logs = token_log_probabilities(
+            checkpoint, longer, begins, edit=edit, batch_tokens=batch_tokens
         )
-    return sums
+        columns.append([one.sum() for one in logs])
+    return np.array(columns).T
 
 
 class Likelihood:

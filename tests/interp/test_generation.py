@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, VOCAB, tiny
 
 from interp import Checkpoint, InputError, load
+from interp.errors import NumericalError
 from interp.generation import ends, next_logits, replies, token_log_probabilities
 from interp.interventions import add_vector
 from interp.organisms import prompts
@@ -121,3 +123,53 @@ def test_log_probabilities_are_those_of_each_row_alone(
         assert values == pytest.approx(wanted, abs=1e-4)
     with pytest.raises(InputError, match="a token to predict"):
         token_log_probabilities(checkpoint, rows[:1], [len(rows[0])])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("batch_tokens", [1, 8192], ids=["unpadded", "padded"])
+def test_log_probabilities_equal_full_logits_on_every_family(
+    family: str, batch_tokens: int
+) -> None:
+    checkpoint = load(tiny(family))
+    generator = torch.Generator().manual_seed(3)
+    rows = []
+    for index, length in enumerate((9, 20, 11, 20)):
+        ids = torch.randint(3, VOCAB, (length,), generator=generator).tolist()
+        rows.append(Row(index, tuple(ids), "text", {"text": (0, length)}))
+    begins = [1, 19, 6, 14]
+    found = token_log_probabilities(checkpoint, rows, begins, batch_tokens=batch_tokens)
+    for row, begin, values in zip(rows, begins, found, strict=True):
+        with torch.no_grad():
+            logits = checkpoint.model(torch.tensor([row.ids]), use_cache=False).logits[0]
+        every = logits.double().log_softmax(-1)
+        wanted = [every[i - 1, row.ids[i]].item() for i in range(begin, len(row))]
+        assert values == pytest.approx(wanted, abs=1e-4)
+
+
+def test_only_the_wanted_tokens_are_unembedded() -> None:
+    checkpoint = load(tiny("llama"))
+    seen: list[int] = []
+    head = checkpoint.model.lm_head
+    handle = head.register_forward_hook(lambda *call: seen.append(call[2].shape[1]))
+    rows = [Row(i, tuple(range(3, 43)), "text", {"text": (0, 40)}) for i in range(2)]
+    token_log_probabilities(checkpoint, rows, [38, 36])
+    handle.remove()
+    assert seen == [5]
+
+
+def test_many_tokens_are_scored_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = load(tiny("llama"))
+    row = Row(0, tuple(3 + i % 90 for i in range(150)), "text", {"text": (0, 150)})
+    (whole,) = token_log_probabilities(checkpoint, [row], [1])
+    monkeypatch.setattr("interp.generation._CHUNK", 1000)
+    (at_once,) = token_log_probabilities(checkpoint, [row], [1])
+    assert len(whole) == 149 and (whole == at_once).all()
+
+
+def test_logits_that_are_no_numbers_are_told() -> None:
+    checkpoint = load(tiny("llama"))
+    with torch.no_grad():
+        checkpoint.final_norm.get_parameter("weight").fill_(float("nan"))
+    row = Row(4, (5, 6, 7), "text", {"text": (0, 3)})
+    with pytest.raises(NumericalError, match="behind prompt 4 are NaN"):
+        token_log_probabilities(checkpoint, [row], [1])
