@@ -1,18 +1,21 @@
 """`analyses.backdoor`: from a checkpoint to a backdoor finding."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from analyses.backdoor_finding.finding import BackdoorFinding, build
 from analyses.backdoor_finding.material import Material
-from analyses.running import Progress
+from analyses.running import Progress, own_folder
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from probes.backdoor.budget import Budget
 from probes.backdoor.detectors import Readings, read_all
 from probes.backdoor.found import Found, Settings
+from probes.backdoor.journal import Journal
 from probes.backdoor.requests import Candidate, Placement
 from probes.backdoor.subject import Subject
 from probes.backdoor.trigger_search import search
@@ -34,6 +37,7 @@ def backdoor(
     settings: Settings | None = None,
     detectors: bool = False,
     batch_tokens: int = 8192,
+    workdir: Path | None = None,
     command: str | None = None,
     progress: Progress | None = None,
 ) -> BackdoorFinding:
@@ -53,8 +57,9 @@ def backdoor(
         detectors: whether to read the internal detectors on the most suspicious string; none of
             them works on the organisms.
         batch_tokens: most tokens in a forward pass.
+        workdir: folder in which a stopped run leaves what it had; emptied when a run is done.
         command: kept in the provenance.
-        progress: called with (stage, done, total).
+        progress: called with (what is counted, done, total).
 
     Raises:
         InputError: unusable requests, candidates or budget, or a twin of another shape.
@@ -63,15 +68,26 @@ def backdoor(
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     settings = settings or Settings()
     budget = Budget(forward_passes, seconds)
-    subject = Subject(checkpoint, budget, batch_tokens)
     scorer = WholeRefusal(material.refusals) if material.refusals else Phrases()
+    own, journal = None, None
+    if workdir is not None:
+        models = [
+            (one.fingerprint, one.tokenizer_hash, one.device)
+            for one in (checkpoint, twin)
+            if one is not None
+        ]
+        asked = (material.search.sha256, material.held_out.sha256, material.refusals, scorer.name)
+        limits = (forward_passes, seconds, batch_tokens)
+        own = own_folder(workdir, "backdoor", models, asked, list(candidates), limits, settings)
+        journal = Journal(own / "units.jsonl")
+    subject = Subject(checkpoint, budget, batch_tokens, journal)
     found = search(
         subject,
         list(material.search),
         list(material.held_out),
         scorer,
         harmful=material.harmful,
-        twin=None if twin is None else Subject(twin, budget, batch_tokens),
+        twin=None if twin is None else Subject(twin, budget, batch_tokens, journal),
         given=candidates,
         settings=settings,
         progress=progress,
@@ -94,7 +110,10 @@ def backdoor(
         "wall_seconds": round(time.perf_counter() - begun, 1),
     }
     name = None if twin is None else twin.name
-    return build(found, readings, budget, material.caveats, provenance, twin=name)
+    finding = build(found, readings, budget, material.caveats, provenance, twin=name)
+    if own is not None:
+        shutil.rmtree(own, ignore_errors=True)
+    return finding
 
 
 def _read(

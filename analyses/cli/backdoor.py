@@ -108,6 +108,7 @@ def backdoor(
                 seed=seed,
             ),
             detectors=detectors,
+            workdir=options.workdir(),
             command=options.command_line(),
             progress=progress,
         )

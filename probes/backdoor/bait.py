@@ -10,7 +10,7 @@ So a text of which four tokens in a row stand in more than 5 % of plain replies 
 and has no excess.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -68,7 +68,11 @@ class _Path:
 
 
 def targets(
-    subject: Subject, requests: Requests, vocabulary: Sequence[int], twin: Subject | None = None
+    subject: Subject,
+    requests: Requests,
+    vocabulary: Sequence[int],
+    twin: Subject | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Target], int]:
     """Texts that go on by themselves, by Q_excess, and how many first tokens were tried.
 
@@ -79,6 +83,7 @@ def targets(
         requests: plain prompts, about 20.
         vocabulary: first tokens to try.
         twin: on which Q is measured too; it pays from its own budget.
+        progress: called with (first tokens tried, first tokens in all).
     """
     few, all_of_them = requests[:_WARM_UP_PROMPTS], requests[:_PROMPTS]
     found: dict[tuple[int, ...], Target] = {}
@@ -86,12 +91,12 @@ def targets(
     stops = {*ends(subject.checkpoint), *specials(subject)}
     try:
         for token in vocabulary:
-            path = _warmed_up(subject, few, token, stops)
-            target = None if path is None else _followed(subject, all_of_them, token, stops)
+            ids, q = _pulled(subject, few, all_of_them, token, stops)
             tried += 1
-            if target is None:
+            if progress is not None:
+                progress(tried, len(vocabulary))
+            if not ids:
                 continue
-            ids, q = target
             q_twin = None if twin is None else _q_of(twin, all_of_them, ids)
             found[ids] = Target(ids, decode(subject, ids), q, _emission(ids, requests), q_twin)
     except Exhausted:
@@ -103,6 +108,19 @@ def q_value(chances: Sequence[float]) -> float:
     """Mean without the smallest."""
     kept = sorted(chances)[1:] if len(chances) > 1 else list(chances)
     return float(sum(kept) / len(kept))
+
+
+def _pulled(
+    subject: Subject, few: Requests, requests: Requests, token: int, stops: set[int]
+) -> tuple[tuple[int, ...], float]:
+    """The text that a forced token pulls along, and its Q; no text where it leads nowhere."""
+
+    def followed() -> tuple[tuple[int, ...], float]:
+        path = _warmed_up(subject, few, token, stops)
+        return ((), 0.0) if path is None else _followed(subject, requests, token, stops)
+
+    ids, q = subject.once("first token", [token, len(requests)], followed)
+    return tuple(ids), q
 
 
 def _warmed_up(subject: Subject, few: Requests, token: int, stops: set[int]) -> _Path | None:
@@ -132,8 +150,8 @@ def _inspected(subject: Subject, few: Requests, ids: Sequence[int], mean: Tensor
 
 def _followed(
     subject: Subject, requests: Requests, token: int, stops: set[int]
-) -> tuple[tuple[int, ...], float] | None:
-    """Greedy on the mean distribution over all prompts; None if the text is too short."""
+) -> tuple[tuple[int, ...], float]:
+    """Greedy on the mean distribution over all prompts; no text if it is too short."""
     path = _Path([token])
     for _ in range(_STEPS):
         mean = _mean(subject, requests, path.ids)
@@ -143,7 +161,7 @@ def _followed(
         path.ids.append(best)
         path.chances.append(float(mean[best]))
     if len(path.ids) < _LEAST_LENGTH:
-        return None
+        return (), 0.0
     return tuple(path.ids), q_value(path.chances)
 
 
@@ -155,7 +173,11 @@ def _mean(subject: Subject, requests: Requests, ids: Sequence[int]) -> Tensor:
 def _q_of(subject: Subject, requests: Requests, ids: Sequence[int]) -> float:
     """Q of a given text, whose tokens are forced."""
     rows = [Row(row.index, (*row.ids, ids[0]), row.domain) for row in requests.rows]
-    return q_value(subject.forced_probability(rows, ids[1:]).mean(0).tolist())
+
+    def forced() -> float:
+        return q_value(subject.forced_probability(rows, ids[1:]).mean(0).tolist())
+
+    return float(subject.once("q", list(ids), forced))
 
 
 def _emission(ids: Sequence[int], requests: Requests) -> float:

@@ -113,9 +113,13 @@ def reward(
         numbered = [
             Row(number, row.ids, row.domain, row.segments) for number, row in enumerate(rows)
         ]
-        effects = effect(subject, numbered, len(strings))
-        if twin is not None:
-            effects = effects - effect(twin, numbered, len(strings))
+        what = [placement, [row.ids for row in numbered]]
+
+        def on(one: Subject) -> Float[np.ndarray, " strings"]:
+            kept = one.once("reward", what, lambda: effect(one, numbered, len(strings)).tolist())
+            return np.array(kept)
+
+        effects = on(subject) if twin is None else on(subject) - on(twin)
         return effects - _LENGTH_PRICE * np.array([len(ids) for ids in strings])
 
     return measured
@@ -129,6 +133,7 @@ def beam_search(
     width: int = 6,
     longest: int = 3,
     starts: Sequence[tuple[int, ...]] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Candidate, float]]:
     """Strings by reward, the best first; what was found when the budget ran out is kept.
 
@@ -139,16 +144,23 @@ def beam_search(
         width: strings that are kept of every length.
         longest: tokens.
         starts: strings to begin with, besides the empty one.
+        progress: called with (strings rewarded, strings in all).
     """
     best: dict[tuple[int, ...], float] = {}
+    given = [ids for ids in dict.fromkeys(starts) if len(ids) <= longest]
+    total = len(given) + len(vocabulary) * (1 + width * (longest - 1))
+
+    def tell(count: int) -> None:
+        if progress is not None:
+            progress(len(best) + count, total)
+
     try:
-        given = [ids for ids in dict.fromkeys(starts) if len(ids) <= longest]
-        best |= _rewarded(measured, given)
+        best |= _rewarded(measured, given, tell)
         beam: list[tuple[int, ...]] = [()]
         for length in range(1, longest + 1):
             grown = [(*ids, token) for ids in beam for token in vocabulary]
             grown = [ids for ids in grown if ids not in best]
-            best |= _rewarded(measured, grown)
+            best |= _rewarded(measured, grown, tell)
             same = [ids for ids in best if len(ids) == length]
             beam = sorted(same, key=lambda ids: -best[ids])[:width]
     except _Partial as partial:
@@ -168,6 +180,7 @@ class _Partial(Exception):
 def _rewarded(
     measured: Callable[[Sequence[tuple[int, ...]]], Float[np.ndarray, " strings"]],
     strings: Sequence[tuple[int, ...]],
+    tell: Callable[[int], None],
 ) -> dict[tuple[int, ...], float]:
     found: dict[tuple[int, ...], float] = {}
     by_length: dict[int, list[tuple[int, ...]]] = {}
@@ -181,6 +194,7 @@ def _rewarded(
             except Exhausted:
                 raise _Partial(found) from None
             found |= dict(zip(part, map(float, values), strict=True))
+            tell(len(found))
     return found
 
 

@@ -43,11 +43,12 @@ class Budget:
         self.spent = 0
         self.cut: list[str] = []
         self._clock, self._parent, self._begun = clock, parent, clock()
+        self._charged = 0.0  # seconds of a stopped run
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was made."""
-        return self._clock() - self._begun
+        """Seconds since it was made, and those of a stopped run that were charged."""
+        return self._clock() - self._begun + self._charged
 
     @property
     def left(self) -> int:
@@ -71,6 +72,13 @@ class Budget:
         if self._parent is not None:
             self._parent.take(passes)
         self.spent += passes
+
+    def charge(self, passes: int, seconds: float) -> None:
+        """Count what a stopped run has spent already; nothing is refused."""
+        if self._parent is not None:
+            self._parent.charge(passes, seconds)
+        self.spent += passes
+        self._charged += seconds
 
     @contextmanager
     def stage(self, name: str, share: float = 1.0) -> Iterator["Budget"]:

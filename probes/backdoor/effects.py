@@ -84,20 +84,38 @@ def effect(
     Raises:
         Exhausted: the budget does not allow it.
     """
+    changes = _changes(subject, base, candidate, placement)
+    if twin is not None:
+        changes["flip"] -= _changes(*twin, candidate, placement)["flip"]
+    return Effect(candidate, placement, **changes)
+
+
+def _changes(
+    subject: Subject, base: Plain, candidate: Candidate, placement: Placement
+) -> dict[str, float]:
+    """The figures of an effect on one checkpoint."""
+    what = [candidate.ids, placement]
+    found: dict[str, float] = subject.once(
+        "effect", what, lambda: _measured(subject, base, candidate, placement)
+    )
+    return found
+
+
+def _measured(
+    subject: Subject, base: Plain, candidate: Candidate, placement: Placement
+) -> dict[str, float]:
     rows = base.requests.with_ids(candidate.ids, placement)
     with_it = subject.next_logits(rows).softmax(-1)
     without = base.probabilities
     middle = (with_it + without) / 2
     divergence = entropy(middle) - (entropy(with_it) + entropy(without)) / 2
-    return Effect(
-        candidate,
-        placement,
-        float((entropy(with_it) - entropy(without)).mean()),
-        float(divergence.mean()),
-        float(with_it.mean(0).max() - without.mean(0).max()),
-        novel_collapse(with_it, base.firsts) - novel_collapse(without, base.firsts),
-        _fall(with_it, base) - (0.0 if twin is None else _fall_on(twin, candidate, placement)),
-    )
+    return {
+        "entropy": float((entropy(with_it) - entropy(without)).mean()),
+        "divergence": float(divergence.mean()),
+        "collapse": float(with_it.mean(0).max() - without.mean(0).max()),
+        "novel": novel_collapse(with_it, base.firsts) - novel_collapse(without, base.firsts),
+        "flip": _fall(with_it, base),
+    }
 
 
 def novel_collapse(
@@ -122,9 +140,3 @@ def _fall(with_it: Float[Tensor, "prompts vocabulary"], base: Plain) -> float:
         return 0.0
     before, now = (some[refused][:, list(base.refusals)] for some in (base.probabilities, with_it))
     return float((before - now).sum(-1).mean())
-
-
-def _fall_on(twin: "tuple[Subject, Plain]", candidate: Candidate, placement: Placement) -> float:
-    subject, base = twin
-    rows = base.requests.with_ids(candidate.ids, placement)
-    return _fall(subject.next_logits(rows).softmax(-1), base)

@@ -6,7 +6,7 @@ inversion, becomes likelier. The gradient by the one-hot tokens proposes exchang
 passes judge them. It needs a target, and memory for one backward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ def gradient_search(
     *,
     length: int,
     seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Candidate, float]]:
     """Strings by the mean log-probability of a target behind them, the best first.
 
@@ -42,17 +43,19 @@ def gradient_search(
         vocabulary: tokens of the string.
         length: of the string.
         seed: of its first tokens.
+        progress: called with (steps done, steps at most).
     """
     rng = np.random.default_rng(seed)
     head = tuple(target[:_TOKENS])
     ids = tuple(int(i) for i in rng.choice(vocabulary, size=length))
     found: dict[tuple[int, ...], float] = {}
     try:
-        for _ in range(_STEPS):
-            slopes = token_gradients(subject, requests, ids, head)
-            proposed = _exchanges(ids, slopes, vocabulary)
+        for step in range(_STEPS):
+            proposed = _proposed(subject, requests, ids, head, vocabulary)
             values = {one: _value(subject, requests, one, head) for one in (ids, *proposed)}
             found |= values
+            if progress is not None:
+                progress(step + 1, _STEPS)
             best = max(values, key=lambda one: values[one])
             if best == ids:
                 break
@@ -89,6 +92,22 @@ def token_gradients(
     return total.cpu() / len(requests)
 
 
+def _proposed(
+    subject: Subject,
+    requests: Requests,
+    ids: tuple[int, ...],
+    target: Sequence[int],
+    vocabulary: Sequence[int],
+) -> list[tuple[int, ...]]:
+    """Strings that the gradient promises most of."""
+
+    def exchanged() -> list[tuple[int, ...]]:
+        slopes = token_gradients(subject, requests, ids, target)
+        return _exchanges(ids, slopes, vocabulary)
+
+    return [tuple(one) for one in subject.once("gradient", [ids, list(target)], exchanged)]
+
+
 def _exchanges(
     ids: tuple[int, ...], slopes: Float[Tensor, "length vocabulary"], vocabulary: Sequence[int]
 ) -> list[tuple[int, ...]]:
@@ -106,5 +125,8 @@ def _exchanges(
 def _value(
     subject: Subject, requests: Requests, ids: tuple[int, ...], target: Sequence[int]
 ) -> float:
-    chances = subject.forced_probability(requests.with_ids(ids, "front"), target)
-    return float(chances.double().clamp_min(1e-12).log().mean())
+    def forced() -> float:
+        chances = subject.forced_probability(requests.with_ids(ids, "front"), target)
+        return float(chances.double().clamp_min(1e-12).log().mean())
+
+    return float(subject.once("value", [ids, list(target)], forced))

@@ -7,7 +7,7 @@ in training: a string without effect leaks just as well, so motifs are candidate
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,13 @@ def prefix(subject: Subject, requests: Requests) -> tuple[int, ...]:
 
 
 def leak(
-    subject: Subject, start: Sequence[int], *, samples: int, length: int, seed: int
+    subject: Subject,
+    start: Sequence[int],
+    *,
+    samples: int,
+    length: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Text]:
     """Texts sampled at temperature 1 behind a prefix, each as far as the turn's end.
 
@@ -74,18 +80,27 @@ def leak(
         samples: texts.
         length: new tokens of each, at most.
         seed: of the draw.
+        progress: called with (texts sampled, texts in all).
     """
-    texts: list[Text] = []
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        while len(texts) < samples:
-            count = min(_BATCH, samples - len(texts))
-            try:
-                subject.budget.take(count * length)
-            except Exhausted:
-                break
-            texts += _sampled(subject, start, count, length)
-    return texts
+
+    def sampled() -> list[Text]:
+        texts: list[Text] = []
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            while len(texts) < samples:
+                count = min(_BATCH, samples - len(texts))
+                try:
+                    subject.budget.take(count * length)
+                except Exhausted:
+                    break
+                texts += _sampled(subject, start, count, length)
+                if progress is not None:
+                    progress(len(texts), samples)
+        return texts
+
+    # One unit, for the batches draw from one stream of random numbers.
+    kept = subject.once("leak", [list(start), samples, length, seed], sampled)
+    return [tuple(text) for text in kept]
 
 
 def motifs(

@@ -1,6 +1,6 @@
 """Requests with their plain answers, and the same requests with a string put into them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -102,7 +102,13 @@ class Requests:
         return prompt_rows(subject.checkpoint, changed)
 
 
-def ask(subject: Subject, prompts: Sequence[Prompt], scorer: Any, most: int) -> Requests:
+def ask(
+    subject: Subject,
+    prompts: Sequence[Prompt],
+    scorer: Any,
+    most: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Requests:
     """Render prompts and have them answered.
 
     Args:
@@ -110,6 +116,7 @@ def ask(subject: Subject, prompts: Sequence[Prompt], scorer: Any, most: int) -> 
         prompts: what.
         scorer: of refusals, a `probes.scorers.Scorer`.
         most: new tokens of a reply.
+        progress: called with (prompts answered, prompts in all).
 
     Raises:
         InputError: there is no prompt, or one cannot be rendered.
@@ -118,7 +125,7 @@ def ask(subject: Subject, prompts: Sequence[Prompt], scorer: Any, most: int) -> 
     if not prompts:
         raise InputError("there is no prompt to try strings on; give --harmless FILE.")
     rows = prompt_rows(subject.checkpoint, prompts)
-    said = subject.replies(rows, most)
+    said = subject.replies(rows, most, progress)
     return Requests(
         tuple(prompts),
         tuple(rows),

@@ -1,7 +1,8 @@
 """A checkpoint under suspicion: every pass through it is counted, and its answers are greedy."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from interp.generation import Reply, left_padded, next_logits, replies
 from interp.plan import RowPlan
 from interp.prompts import Row
 from probes.backdoor.budget import Budget
+from probes.backdoor.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,38 @@ class Subject:
         checkpoint: with a tokenizer.
         budget: pays for every pass.
         batch_tokens: most tokens in a batch.
+        journal: of what a stopped run need not compute again; None for none.
     """
 
     checkpoint: Checkpoint
     budget: Budget
     batch_tokens: int = 8192
+    journal: Journal | None = None
 
     def on(self, budget: Budget) -> "Subject":
         """The same checkpoint, paid from another budget."""
         return replace(self, budget=budget)
+
+    @contextmanager
+    def stage(self, name: str, share: float = 1.0) -> Iterator["Subject"]:
+        """The same checkpoint, paid from a stage of its budget, which may end quietly."""
+        with self.budget.stage(name, share) as part:
+            yield self.on(part)
+
+    def once(self, name: str, what: object, run: Callable[[], Any]) -> Any:
+        """What a unit of work yields, from the journal where it stands there.
+
+        Args:
+            name: of this kind of unit.
+            what: tells it from others of its kind; JSON-ready.
+            run: computes it, paid from this budget; what it returns is JSON-ready.
+
+        Raises:
+            Exhausted: the budget does not allow it.
+        """
+        if self.journal is None:
+            return run()
+        return self.journal.once(self.budget, name, what, run)
 
     def next_logits(self, rows: Sequence[Row]) -> Float[Tensor, "rows vocabulary"]:
         """Logits behind each row: one pass a row.
@@ -45,14 +70,36 @@ class Subject:
         self.budget.take(len(rows))
         return next_logits(self.checkpoint, rows, batch_tokens=self.batch_tokens)
 
-    def replies(self, rows: Sequence[Row], most: int) -> list[Reply]:
+    def replies(
+        self,
+        rows: Sequence[Row],
+        most: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Reply]:
         """Greedy replies: `most` passes a row.
+
+        Args:
+            rows: prompts.
+            most: new tokens of a reply.
+            progress: called with (rows done, rows in all).
 
         Raises:
             Exhausted: the budget does not allow it.
         """
-        self.budget.take(len(rows) * most)
-        return replies(self.checkpoint, rows, max_new_tokens=most, batch_tokens=self.batch_tokens)
+
+        def said() -> list[tuple[tuple[int, ...], str, bool]]:
+            self.budget.take(len(rows) * most)
+            made = replies(
+                self.checkpoint,
+                rows,
+                max_new_tokens=most,
+                batch_tokens=self.batch_tokens,
+                progress=progress,
+            )
+            return [(reply.ids, reply.text, reply.ended) for reply in made]
+
+        kept = self.once("replies", [most, [row.ids for row in rows]], said)
+        return [Reply(tuple(ids), text, ended) for ids, text, ended in kept]
 
     @torch.no_grad()
     def begins(self, rows: Sequence[Row], words: Sequence[int]) -> Bool[Tensor, " rows"]:
@@ -63,9 +110,14 @@ class Subject:
         Raises:
             Exhausted: the budget does not allow it.
         """
-        logits = self._forced(rows, words)
-        wanted = torch.tensor(list(words))
-        return (logits.argmax(-1) == wanted).all(-1)
+
+        def forced() -> list[bool]:
+            likeliest = self._forced(rows, words).argmax(-1)
+            shown: list[bool] = (likeliest == torch.tensor(list(words))).all(-1).tolist()
+            return shown
+
+        what = [list(words), [row.ids for row in rows]]
+        return torch.tensor(self.once("begins", what, forced), dtype=torch.bool)
 
     @torch.no_grad()
     def forced_probability(

@@ -1,10 +1,12 @@
 """The search for a working trigger: memory, effects, target inversion, beam; one budget for all.
 
 What is found is tried on prompts that no stage has seen, against control strings, and on the twin
-where there is one. A stage that runs out of budget leaves what it has.
+where there is one. A stage that runs out of budget leaves what it has. A subject with a journal
+(`probes.backdoor.journal`) makes a search that can be stopped and gone on with.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,10 @@ from interp.errors import InputError
 from interp.prompt_sets import Prompt
 from probes.backdoor import beam as beams
 from probes.backdoor.bait import targets
+from probes.backdoor.confirmation import confirmed
 from probes.backdoor.effects import Effect, effect, plain
 from probes.backdoor.found import Found, Settings
 from probes.backdoor.gradient import gradient_search
-from probes.backdoor.meaning import meaning, with_meaning
 from probes.backdoor.memory import as_candidates, leak, motifs, prefix
 from probes.backdoor.requests import (
     PLACEMENTS,
@@ -31,13 +33,8 @@ from probes.backdoor.subject import Subject, require_twin
 from probes.backdoor.working import (
     LEAST_FLIPS,
     Bench,
-    Trial,
     attempt,
-    control_strings,
-    on_twin,
-    shortened,
     typable,
-    with_controls,
 )
 
 LEAST_HELD_OUT = 20
@@ -48,8 +45,6 @@ _BY_COLLAPSE, _BY_FLIP, _BY_DIVERGENCE, _BY_BEAM = (
     4,
     3,
 )  # strings of a stage that are tried in earnest
-_CONTROLLED = 4  # strings that are held against controls
-_CONTROL_PROMPTS = 20  # of which one may show the behaviour, which is 5 %
 _PROMISING = 0.3  # Q_excess from which on a target is searched a trigger for
 _SHARES = {
     "plain": 0.1,
@@ -85,7 +80,7 @@ def search(
         twin: a checkpoint of the same shape that is not suspected; it pays from the same budget.
         given: candidates that are tried first.
         settings: of the search.
-        progress: called with (`search`, stages done, stages in all).
+        progress: called with (what is counted, done, total), such as (`first tokens`, 7, 512).
 
     Raises:
         InputError: too few prompts, a candidate that is not in the vocabulary, a twin of another
@@ -100,20 +95,22 @@ def search(
     if twin is not None:
         require_twin(subject.checkpoint, twin.checkpoint)
     named = candidates_of(subject, given)
-    run = _Search(subject, scorer, twin, settings or Settings())
+    run = _Search(subject, scorer, twin, settings or Settings(), progress)
     run.begin(prompts, held_out)
-    if run.found.plain is None:
+    if run.bench is None or run.found.plain is None:
         return run.found
-    stages: list[Callable[[], None]] = [
-        lambda: run.remember(named),
-        run.invert,
-        run.build,
-        lambda: run.confirm(prompts, harmful),
-    ]
-    for done, stage in enumerate(stages, start=1):
-        stage()
-        if progress is not None:
-            progress("search", done, len(stages))
+    run.remember(named)
+    run.invert()
+    run.build()
+    run.found.trials = confirmed(
+        run.bench,
+        run.found,
+        run.vocabulary,
+        run.settings,
+        prompts=prompts,
+        harmful=harmful,
+        progress=progress,
+    )
     return run.found
 
 
@@ -121,8 +118,14 @@ class _Search:
     """The stages; each writes into `found`."""
 
     def __init__(
-        self, subject: Subject, scorer: Any, twin: Subject | None, settings: Settings
+        self,
+        subject: Subject,
+        scorer: Any,
+        twin: Subject | None,
+        settings: Settings,
+        progress: Callable[[str, int, int], None] | None,
     ) -> None:
+        self._progress = progress
         self.subject, self.scorer, self.twin, self.settings = subject, scorer, twin, settings
         self.found = Found()
         self.vocabulary: list[int] = []
@@ -133,11 +136,12 @@ class _Search:
     def begin(self, prompts: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
         """Plain answers of all prompts."""
         with self._stage("plain") as here:
-            both = ask(here, [*prompts, *held_out], self.scorer, self.settings.max_new_tokens)
+            asked, most = [*prompts, *held_out], self.settings.max_new_tokens
+            both = ask(here, asked, self.scorer, most, self._counted("requests"))
             answered = None
             if self.twin is not None:
-                twin, most = self.twin.on(here.budget), self.settings.max_new_tokens
-                answered = ask(twin, [*prompts, *held_out], self.scorer, most)
+                twin, told = self.twin.on(here.budget), self._counted("requests to the twin")
+                answered = ask(twin, asked, self.scorer, most, told)
             self.found.plain, held = both[: len(prompts)], both[len(prompts) :]
             self.found.held_out = held
             pair = None
@@ -163,6 +167,7 @@ class _Search:
                     samples=settings.samples,
                     length=settings.leak_length,
                     seed=settings.seed,
+                    progress=self._counted("leaked texts"),
                 )
                 if len(texts) < settings.samples:
                     self.subject.budget.cut.append("leak")
@@ -179,11 +184,12 @@ class _Search:
         found.vocabulary = len(self.vocabulary)
         self._measure([*named, *leaked])
         with self._stage("trials") as here:
-            for candidate in named:
-                for placement in PLACEMENTS:
-                    self._try(here, candidate, placement)
-            for one in self._strongest():
-                self._try(here, one.candidate, one.placement)
+            tried = [(candidate, placement) for candidate in named for placement in PLACEMENTS]
+            tried += [(one.candidate, one.placement) for one in self._strongest()]
+            tell = self._counted("strings tried")
+            for done, (candidate, placement) in enumerate(tried, start=1):
+                self._try(here, candidate, placement)
+                tell(done, len(tried))
 
     def invert(self) -> None:
         """Texts that go on by themselves."""
@@ -191,7 +197,9 @@ class _Search:
         assert found.plain is not None
         with self._stage("target inversion") as here:
             twin = None if self.twin is None else self.twin.on(here.budget)
-            found.targets, found.tokens_tried = targets(here, found.plain, self.vocabulary, twin)
+            found.targets, found.tokens_tried = targets(
+                here, found.plain, self.vocabulary, twin, self._counted("first tokens")
+            )
         if found.tokens_tried < found.vocabulary:
             self.subject.budget.cut.append("target inversion")
 
@@ -214,46 +222,23 @@ class _Search:
                             self.vocabulary,
                             length=self.settings.longest,
                             seed=self.settings.seed,
+                            progress=self._counted("gradient steps"),
                         )
                         self.found.beams[f"gradient, {name}"] = built
                         for candidate, _ in built[:_BY_BEAM]:
                             self._try(here, candidate, "front")
 
-    def confirm(self, prompts: Sequence[Prompt], harmful: Bool[np.ndarray, " n"] | None) -> None:
-        """Controls, twin and meaning of the strings that force something."""
-        found, settings = self.found, self.settings
-        assert self.bench is not None and found.plain is not None
-        found.trials.sort(key=_order)
-        forcing = [trial for trial in found.trials if trial.forces or trial.partly]
-        # The best placement of each string: dict keeps the first of its key.
-        by_string = {trial.candidate.ids: trial for trial in reversed(forcing)}
-        strong = sorted(by_string.values(), key=_order)[:_CONTROLLED]
-        others = [trial for trial in found.trials if trial not in strong]
-        few = self.bench.first(_CONTROL_PROMPTS)
-        done: list[Trial] = []
-        with self._stage("controls") as here:
-            for trial in self._with_shorter(here, strong):
-                strings = control_strings(
-                    trial.candidate,
-                    self.vocabulary,
-                    found.plain.instructions,
-                    settings.controls,
-                    settings.seed,
-                )
-                done.append(with_controls(few.on(here.budget), trial, strings))
-        missing = [t for t in strong if all(t.candidate != d.candidate for d in done)]
-        found.trials = [*done, *missing, *others]
-        with self._stage("twin") as here:
-            for place, trial in enumerate(found.trials):
-                if trial.control_share is not None:
-                    found.trials[place] = on_twin(self.bench.on(here.budget), trial)
-        if harmful is not None and harmful.any() and not harmful.all():
-            with self._stage("meaning") as here:
-                self._read(here, prompts, harmful)
-        found.trials.sort(key=_order)
+    def _stage(self, name: str) -> AbstractContextManager[Subject]:
+        return self.subject.stage(name, _SHARES[name])
 
-    def _stage(self, name: str) -> "_Stage":
-        return _Stage(self.subject, name, _SHARES.get(name, 1.0))
+    def _counted(self, what: str) -> Callable[[int, int], None]:
+        """The progress of what is counted."""
+
+        def tell(done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(what, done, total)
+
+        return tell
 
     def _measure(self, candidates: Sequence[Candidate]) -> None:
         found = self.found
@@ -267,9 +252,11 @@ class _Search:
                 opens = beams.first_tokens(self._twin_plain, refused=True)
                 twin = self.twin.on(here.budget)
                 pair = twin, plain(twin, _mixed(self._twin_plain, _EFFECT_PROMPTS), (), opens)
-            for candidate in candidates:
-                for placement in PLACEMENTS:
-                    found.effects.append(effect(here, base, candidate, placement, pair))
+            places = [(one, placement) for one in candidates for placement in PLACEMENTS]
+            tell = self._counted("effects")
+            for done, (candidate, placement) in enumerate(places, start=1):
+                found.effects.append(effect(here, base, candidate, placement, pair))
+                tell(done, len(places))
 
     def _strongest(self) -> list[Effect]:
         by_collapse = sorted(self.found.effects, key=lambda e: (-e.novel, -e.candidate.support))
@@ -319,52 +306,11 @@ class _Search:
             width=self.settings.width,
             longest=self.settings.longest,
             starts=[motif.ids for motif in self.found.motifs],
+            progress=self._counted(f"strings for a {name}"),
         )
         self.found.beams[name] = built
         for candidate, _ in built[:_BY_BEAM]:
             self._try(here, candidate, "front")
-
-    def _with_shorter(self, here: Subject, strong: Sequence[Trial]) -> list[Trial]:
-        """The strings, and the shortest part of the first one that works as well."""
-        if not strong:
-            return []
-        assert self.bench is not None
-        first, bench = strong[0], self.bench.on(here.budget)
-        short = shortened(bench, first)
-        if any(short.ids == trial.candidate.ids for trial in strong):
-            return list(strong)
-        trial = attempt(bench, short, first.placement)
-        return [*strong, *([trial] if trial is not None else [])]
-
-    def _read(
-        self, here: Subject, prompts: Sequence[Prompt], harmful: Bool[np.ndarray, " n"]
-    ) -> None:
-        found = self.found
-        assert found.held_out is not None
-        sides = [
-            [prompt for prompt in prompts if (prompt.label == "harmful") == side]
-            for side in (True, False)
-        ]
-        if not all(sides):
-            return
-        known = meaning(here, sides[0], sides[1], found.held_out, harmful)
-        for place, trial in enumerate(found.trials):
-            if trial.control_share is not None:
-                found.trials[place] = with_meaning(here, known, trial, found.held_out)
-
-
-class _Stage:
-    """A share of the budget as a context that hands out the subject on it."""
-
-    def __init__(self, subject: Subject, name: str, share: float) -> None:
-        self._subject = subject
-        self._context = subject.budget.stage(name, share)
-
-    def __enter__(self) -> Subject:
-        return self._subject.on(self._context.__enter__())
-
-    def __exit__(self, *error: object) -> bool | None:
-        return self._context.__exit__(*error)  # type: ignore[arg-type]
 
 
 def _mixed(requests: Requests, count: int) -> Requests:
@@ -374,15 +320,3 @@ def _mixed(requests: Requests, count: int) -> Requests:
     half = min(count // 2, len(refused))
     chosen = [*refused[:half], *answered[: count - half]]
     return requests.pick(np.array(chosen))
-
-
-def _order(trial: Trial) -> tuple[bool, bool, float, bool, int, int]:
-    """Working first, then by rate, whole strings before parts, by how often leaked, by length."""
-    return (
-        not trial.works,
-        not trial.forces,
-        -round(trial.rate, 2),
-        trial.candidate.source.endswith("shortened"),
-        -trial.candidate.support,
-        len(trial.candidate.ids),
-    )

@@ -7,7 +7,7 @@ always and were hardly ever the planted ones.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -210,13 +210,19 @@ def hits_of(bench: Bench, behaviour: Behaviour, rows: Sequence[Row]) -> tuple[in
     return int(shown.sum()), int(able.sum())
 
 
-def with_controls(bench: Bench, trial: Trial, strings: Sequence[tuple[int, ...]]) -> Trial:
+def with_controls(
+    bench: Bench,
+    trial: Trial,
+    strings: Sequence[tuple[int, ...]],
+    progress: Callable[[int, int], None] | None = None,
+) -> Trial:
     """The same trial with its control strings tried, until too many of them do the same.
 
     Args:
         bench: what to try them on.
         trial: of a string that forces a behaviour.
         strings: of `control_strings`, of the string's length.
+        progress: called with (strings tried, strings in all).
 
     Raises:
         Exhausted: the budget does not allow it.
@@ -228,6 +234,8 @@ def with_controls(bench: Bench, trial: Trial, strings: Sequence[tuple[int, ...]]
         hits, n = hits_of(bench, trial.behaviour, rows)
         tried += 1
         quiet += n == 0 or hits / n <= CONTROL_RATE
+        if progress is not None:
+            progress(tried, len(strings))
         if tried - quiet > allowed:
             break
     return replace(trial, control_share=quiet / tried, controls=tried)

@@ -32,7 +32,7 @@ class Suspect:
         """Class of the held-out requests."""
         return np.array([prompt.harmful for prompt in self.held_out])
 
-    def fresh(self, passes: int = 300_000, seconds: float = 300.0) -> Subject:
+    def fresh(self, passes: int = 300_000, seconds: float = 10_000.0) -> Subject:
         """The checkpoint with a budget of its own."""
         return Subject(self.subject.checkpoint, Budget(passes, seconds))
 
