@@ -12,20 +12,19 @@ from interp.intervals import Interval
 from probes.metrics import auroc, operating_point, threshold_for_fpr
 
 LEAST_TPR = 0.9
-_LOW = 0.02  # share of harmful prompts that may lie below the gap
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold and what it does on validation prompts, on which it was not set.
+    """A threshold and what it does on validation prompts.
 
     Attributes:
         threshold: a gate opens above it.
         wanted_fpr: share of benign prompts that may be above it.
         set_on: number of benign prompts that it was set on.
-        fpr: share of the validation's benign prompts above it.
+        fpr: share of the validation's benign prompts above it, on which it was not set.
         fpr_interval: Wilson's, at 95 %.
-        tpr: share above it of each kind of harmful prompt.
+        tpr: share above it of each kind of harmful prompt; it was chosen with the target's.
         auroc: of each kind against the benign ones.
     """
 
@@ -51,10 +50,11 @@ def calibrate(
 ) -> Calibration:
     """Set a threshold at a false-positive rate.
 
-    It is the lowest that keeps the rate among `setting`. Where all of these and of `benign` lie
-    below nearly all prompts of the target, it moves up to the middle of the gap, which costs none
-    of them. The target are jailbroken prompts, or harmful ones if there are none: prompts that the
-    model refuses by itself need no gate that opens.
+    Of all that keep the rate among `setting` it is the one with the largest difference between the
+    shares of the target and of `setting` above it (Youden's J), in the middle of the widest range
+    that has it: where the two are parted, the middle of the gap. The target are jailbroken prompts,
+    or harmful ones if there are none: prompts that the model refuses by itself need no gate that
+    opens.
 
     Args:
         setting: scores of benign prompts that nothing was fitted or chosen on.
@@ -71,12 +71,8 @@ def calibrate(
     for name, scores in {"benign": benign, **harmful}.items():
         if not np.isfinite(scores).all():
             raise NumericalError(f"the gate's scores of {name} prompts are NaN or infinite.")
-    threshold = threshold_for_fpr(setting, fpr)
-    top = float(max(setting.max(), benign.max()))
     target = "jailbroken" if "jailbroken" in harmful else next(iter(harmful))
-    low = float(np.quantile(harmful[target], _LOW))
-    if low > top:
-        threshold = (top + low) / 2
+    threshold = _threshold(setting, harmful[target], fpr)
     told, found = {}, {}
     for kind, scores in harmful.items():
         both = np.concatenate([scores, benign])
@@ -86,6 +82,18 @@ def calibrate(
     made = Calibration(threshold, fpr, len(setting), point.fpr, point.fpr_interval, found, told)
     _require_separation(made, target, least_tpr)
     return made
+
+
+def _threshold(
+    setting: Float[np.ndarray, " n"], target: Float[np.ndarray, " m"], fpr: float
+) -> float:
+    lowest = threshold_for_fpr(setting, fpr)
+    every = np.unique(np.concatenate([setting, target]))
+    starts = np.concatenate([[lowest], every[every > lowest]])  # between two the shares are equal
+    widths = np.diff(starts, append=starts[-1])
+    gain = [float((target > start).mean() - (setting > start).mean()) for start in starts]
+    best = max(range(len(starts)), key=lambda i: (round(gain[i], 12), widths[i]))
+    return float(starts[best] + widths[best] / 2)
 
 
 def _require_separation(made: Calibration, kind: str, least_tpr: float) -> None:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from interp.errors import NumericalError
 from interp.sites import Site
-from probes.metrics import auroc
 from steering.examples import Captured, Read
 from steering.gates import ControllerGate, CosineGate, LogisticGate
 from steering.vectors import pairwise_component
 
-_NEARLY = 0.01  # AUROC that is given up for a gate low enough to steer behind it
+_NEARLY = 0.01  # share of harmful prompts that is given up for a gate low enough to steer behind it
 _KEPT = 64  # components of a compressed controller
 _PATIENCE = 5
 
@@ -41,23 +40,29 @@ class Fit:
 
 
 def logistic_gate(captured: Captured, seed: int) -> LogisticGate:
-    """A logistic read-out of harm at t_inst of one layer; its threshold is still to be set.
+    """A logistic read-out of harm at one token of one layer; its threshold is still to be set.
 
-    Taken is the layer with the highest AUROC on validation prompts, of the kind of harmful prompt
-    that it tells worst; if layers tie, the one with the wider gap. Layers of the last third are
-    taken only if the others are clearly worse, because only what stands behind the gate can be
-    steered without a further pass.
+    The token is t_inst or the last of the prompt: where a model settles harm differs, and a trigger
+    in front of a request can delay it. Taken is the place that tells most of the harmful validation
+    prompts from 99 % of the benign ones, of the kind that it tells worst; if places tie, the one
+    with the wider gap. Layers of the last third are taken only if the others are clearly worse,
+    because only what stands behind the gate can be steered without a further pass.
     """
-    found = {layer: _logistic(captured, layer, seed) for layer in captured.layers}
-    quality = {layer: _quality(gate, captured.validation) for layer, gate in found.items()}
+    positions = dict.fromkeys((captured.t_inst, -1))
+    found = {
+        (layer, position): _logistic(captured, layer, position, seed)
+        for layer in captured.layers
+        for position in positions
+    }
+    quality = {place: _quality(gate, captured.validation) for place, gate in found.items()}
     best = max(quality.values())[0]
-    low = [layer for layer in found if layer < -(-2 * len(found) // 3)]
-    fine = [layer for layer in low if quality[layer][0] >= best - _NEARLY]
+    low = [place for place in found if place[0] < -(-2 * len(captured.layers) // 3)]
+    fine = [place for place in low if quality[place][0] >= best - _NEARLY]
     return found[max(fine or list(found), key=quality.__getitem__)]
 
 
-def _logistic(captured: Captured, layer: int, seed: int) -> LogisticGate:
-    read, position = captured.train, captured.t_inst
+def _logistic(captured: Captured, layer: int, position: int, seed: int) -> LogisticGate:
+    read = captured.train
     model = make_pipeline(
         StandardScaler(),
         LogisticRegression(max_iter=2000, class_weight="balanced", random_state=seed),
@@ -95,14 +100,14 @@ def harmful_scores(
 
 
 def _quality(gate: LogisticGate, read: Read) -> tuple[float, float]:
+    """Share of harmful prompts above 99 % of the benign ones, and the gap; of the worst kind."""
     values = scores(gate, read)
-    benign = values[read.kinds == "benign"]
-    areas, gaps = [], []
-    for some in harmful_scores(values, read).values():
-        both = np.concatenate([some, benign])
-        areas.append(auroc(both, np.arange(len(both)) < len(some)).value)
-        gaps.append(np.quantile(some, 0.05) - np.quantile(benign, 0.99))
-    return min(areas), float(min(gaps) / (values.std() + 1e-9))
+    top = np.quantile(values[read.kinds == "benign"], 0.99)
+    kinds = list(harmful_scores(values, read).values())
+    gaps = [np.quantile(some, 0.05) - top for some in kinds]
+    return min(float((some > top).mean()) for some in kinds), float(
+        min(gaps) / (values.std() + 1e-9)
+    )
 
 
 def trained_controller(

@@ -4,9 +4,11 @@ Hegazy et al. (arXiv 2505.20309) give the layer weights no target. Here they des
 are for: jailbroken prompts are to be refused, and benign ones left alone.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,101 +40,208 @@ class Lesson:
         rows: prompts.
         strengths: of the gate in each, soft, so that a leak on benign prompts has a price.
         refuse: whether a prompt is to be refused; else it is to be left alone.
+        weigh: gives the weights of the sites in some of the prompts.
     """
 
     rows: Sequence[Row]
     strengths: Float[Tensor, " rows"]
     refuse: np.ndarray
+    weigh: Weigh
+
+    def drawn(self, batch: int, *seed: int) -> list[np.ndarray]:
+        """Numbers of prompts to be refused and of others, half a batch of each."""
+        generator = np.random.default_rng(seed)
+        sides = (np.flatnonzero(self.refuse), np.flatnonzero(~self.refuse))
+        return [generator.choice(side, min(batch // 2, len(side)), False) for side in sides]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the weights descend.
+
+    Attributes:
+        steps: of Adam, at most.
+        batch: prompts in a step, half of them to be refused.
+        seed: of the batches; each depends on the seed and its step alone.
+        every: steps between two looks at the held-out prompts, at which the state is kept too.
+        patience: looks in a row without a lower loss, after which it stops.
+        held: batches of held-out prompts in a look, the same in all.
+    """
+
+    steps: int = 60
+    batch: int = 32
+    seed: int = 0
+    every: int = 5
+    patience: int = 4
+    held: int = 4
+
+
+@dataclass(frozen=True)
+class Descended:
+    """How it went.
+
+    Attributes:
+        losses: of every step.
+        looks: of the held-out prompts, before the first step and every few steps.
+        best: number of steps after which the weights were taken.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+    best: int = 0
+
+    def over(self, course: Course) -> bool:
+        """Whether all steps are done, or patience is at its end."""
+        waited = (len(self.losses) - self.best) // course.every
+        return len(self.losses) >= course.steps or waited >= course.patience
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What is trained, and through what.
+
+    Attributes:
+        checkpoint: frozen meanwhile.
+        sites: that are weighed.
+        directions: of each.
+        refusal_ids: first tokens of refusals.
+        parameters: behind the weights.
+    """
+
+    checkpoint: Checkpoint
+    sites: Sequence[Site]
+    directions: Float[Tensor, "sites width"]
+    refusal_ids: Sequence[int]
+    parameters: Sequence[nn.Parameter]
 
 
 def train_weights(
-    checkpoint: Checkpoint,
-    sites: Sequence[Site],
-    directions: Float[Tensor, "sites width"],
+    steered: Steered,
     lesson: Lesson,
-    refusal_ids: Sequence[int],
-    weigh: Weigh,
-    parameters: Sequence[nn.Parameter],
+    held: Lesson,
+    course: Course,
     *,
-    steps: int = 60,
-    batch: int = 32,
-    seed: int = 0,
+    keep: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[float]:
+) -> Descended:
     """Descend on the weights of the sites; the model stays as it is.
 
     Loss: mean softplus(4 − log-odds of refusal) over prompts to be refused, plus mean KL(base ‖
     steered) in nats over the others, both at the first new token, plus 0.05 · mean weight. The
-    edit is `relative` at strength 1, at the last prompt token.
+    edit is `relative` at strength 1, at the last prompt token. Taken are the weights with the
+    lowest loss on held-out prompts.
 
     Args:
-        checkpoint: frozen meanwhile.
-        sites: that are weighed.
-        directions: of each.
-        lesson: prompts.
-        refusal_ids: first tokens of refusals.
-        weigh: gives the weights.
-        parameters: behind `weigh`.
-        steps: of Adam.
-        batch: prompts in a step, half of them to be refused.
-        seed: of the batches.
+        steered: the weights' parameters, which are left at their best.
+        lesson: prompts to learn from.
+        held: prompts by which it is told when to stop.
+        course: steps and batches.
+        keep: file in which a stopped descent leaves its state, and goes on from it.
         progress: called with (steps done, steps in all).
-
-    Returns:
-        The loss of every step.
 
     Raises:
         NumericalError: the loss becomes NaN.
         InputError: the device has too little memory.
     """
-    generator = np.random.default_rng(seed)
-    sides = [np.flatnonzero(lesson.refuse), np.flatnonzero(~lesson.refuse)]
-    optimiser = torch.optim.Adam(list(parameters), _RATE)
-    vectors = [prepared("relative", v.to(checkpoint.device, torch.float32)) for v in directions]
-    losses = []
-    with _frozen(checkpoint):
-        for step in range(steps):
-            each = [generator.choice(side, min(batch // 2, len(side)), False) for side in sides]
-            try:
-                loss = _loss(checkpoint, sites, vectors, lesson, refusal_ids, weigh, each)
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-            except torch.OutOfMemoryError as error:
-                raise InputError(
-                    f"the end-to-end phase of {batch} prompts does not fit into memory; train "
-                    "with --end-to-end-batch 4 or less, or with --no-end-to-end."
-                ) from error
+    parameters = list(steered.parameters)
+    optimiser = torch.optim.Adam(parameters, _RATE)
+    done, best = _resumed(keep, parameters, optimiser)
+    with _frozen(steered.checkpoint), _enough_memory(course.batch):
+        if not done.looks:
+            done, best = _looked(steered, held, course, done, best)
+        while not done.over(course):
+            step = len(done.losses)
+            loss = _loss(steered, lesson, lesson.drawn(course.batch, course.seed, 0, step))
             if not bool(torch.isfinite(loss)):
                 raise NumericalError(
                     f"the loss of the end-to-end phase became NaN or infinite in step {step + 1}; "
                     "load the model in float32 or bfloat16, or train with --no-end-to-end."
                 )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            losses.append(float(loss.detach()))
+            done.losses.append(float(loss.detach()))
+            if (step + 1) % course.every == 0 or step + 1 == course.steps:
+                done, best = _looked(steered, held, course, done, best)
+                _kept(keep, parameters, optimiser, done, best)
             if progress is not None:
-                progress(step + 1, steps)
-    return losses
+                progress(step + 1, course.steps)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best, strict=True):
+            parameter.copy_(value)
+    if keep is not None:
+        keep.unlink(missing_ok=True)
+    return done
 
 
-def _loss(
-    checkpoint: Checkpoint,
-    sites: Sequence[Site],
-    vectors: Sequence[Tensor],
-    lesson: Lesson,
-    refusal_ids: Sequence[int],
-    weigh: Weigh,
-    each: Sequence[np.ndarray],
-) -> Tensor:
+def _looked(
+    steered: Steered, held: Lesson, course: Course, done: Descended, best: list[Tensor]
+) -> tuple[Descended, list[Tensor]]:
+    """The loss of the held-out prompts, and the best weights so far."""
+    drawn = [held.drawn(course.batch, course.seed, 1, i) for i in range(course.held)]
+    loss = float(np.mean([float(_loss(steered, held, each).detach()) for each in drawn]))
+    looks = [*done.looks, loss]
+    if done.looks and loss >= min(done.looks):
+        return Descended(done.losses, looks, done.best), best
+    return Descended(done.losses, looks, len(done.losses)), _copies(steered.parameters)
+
+
+def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def _kept(
+    path: Path | None,
+    parameters: Sequence[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    done: Descended,
+    best: Sequence[Tensor],
+) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    state = {"parameters": _copies(parameters), "optimiser": optimiser.state_dict()}
+    torch.save({**state, "best": list(best), "done": vars(done)}, part)
+    os.replace(part, path)
+
+
+def _resumed(
+    path: Path | None, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer
+) -> tuple[Descended, list[Tensor]]:
+    if path is None or not path.exists():
+        return Descended(), []
+    state = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, state["parameters"], strict=True):
+            parameter.copy_(value)
+    optimiser.load_state_dict(state["optimiser"])
+    return Descended(**state["done"]), state["best"]
+
+
+@contextmanager
+def _enough_memory(batch: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"the end-to-end phase of {batch} prompts does not fit into memory; train with "
+            "--end-to-end-batch 4 or less, or with --no-end-to-end."
+        ) from error
+
+
+def _loss(steered: Steered, lesson: Lesson, each: Sequence[np.ndarray]) -> Tensor:
+    checkpoint = steered.checkpoint
     chosen = np.concatenate(each)
     inputs = left_padded([lesson.rows[i] for i in chosen.tolist()], checkpoint)
     benign = slice(len(each[0]), None)
     with torch.no_grad():
         base = _last_logits(checkpoint, inputs)[benign].log_softmax(-1)
-    weights = weigh(torch.tensor(chosen))
+    weights = lesson.weigh(torch.tensor(chosen))
     scales = (lesson.strengths[torch.tensor(chosen)][:, None] * weights).to(checkpoint.device)
-    with torch.enable_grad(), _steering(checkpoint, sites, vectors, scales):
+    with torch.enable_grad(), _steering(steered, scales):
         logs = _last_logits(checkpoint, inputs).log_softmax(-1)
-    share = logs[: len(each[0]), list(refusal_ids)].logsumexp(-1)
+    share = logs[: len(each[0]), list(steered.refusal_ids)].logsumexp(-1)
     odds = share - torch.log1p(-share.exp().clamp_max(1 - 1e-6))
     moved = (base.exp() * (base - logs[benign])).sum(-1)
     wanted = nn.functional.softplus(_MARGIN - odds).mean()
@@ -146,21 +255,20 @@ def _last_logits(checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _steering(
-    checkpoint: Checkpoint, sites: Sequence[Site], vectors: Sequence[Tensor], scales: Tensor
-) -> Iterator[None]:
+def _steering(steered: Steered, scales: Tensor) -> Iterator[None]:
     """The edit of the `relative` operator at the last token, through which gradients flow."""
 
     def edit(index: int) -> Callable[[Tensor], Tensor]:
         def look(x: Tensor) -> Tensor:
-            vector = vectors[index].to(x.device)
+            vector = prepared("relative", steered.directions[index].to(x.device, torch.float32))
             moved_by = move("relative", vector, scales[:, index].to(x.device))
             moved = operate("relative", x[:, -1:], vector, moved_by)
             return torch.cat([x[:, :-1], moved], 1)
 
         return look
 
-    handles = [hooked(checkpoint.layers, site, edit(i)) for i, site in enumerate(sites)]
+    layers = steered.checkpoint.layers
+    handles = [hooked(layers, site, edit(i)) for i, site in enumerate(steered.sites)]
     try:
         yield
     finally:

@@ -4,8 +4,10 @@ Every method gets the same prompts and the same number of settings that are trie
 model, so that their results can be set side by side.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from interp.artifacts import origin
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.sites import Site
@@ -27,8 +30,8 @@ from steering.controller import (
     states_of,
     trained_controller,
 )
-from steering.end_to_end import Lesson, train_weights
-from steering.examples import Captured, Progress, TrainingSet, captured
+from steering.end_to_end import Course, Lesson, Steered, train_weights
+from steering.examples import Captured, Progress, Read, TrainingSet, captured
 from steering.gates import ControllerGate, LogisticGate
 from steering.policy import Policy, Span
 from steering.trials import tried
@@ -140,9 +143,9 @@ def train(
     read = read or captured(
         checkpoint, given, batch_tokens=options.batch_tokens, workdir=workdir, progress=progress
     )
-    calibration: Calibration | None = None
+    own: dict[str, Any] = {"calibration": None, "end_to_end": None}
     if method == "was-plus":
-        candidates, calibration = _was_plus(read, options, progress)
+        candidates, own = _was_plus(read, options, workdir, progress)
     else:
         candidates = _CANDIDATES[method](read, options)
     chosen, trials = tried(read, candidates, options, progress)
@@ -151,7 +154,7 @@ def train(
         training={
             "seed": options.seed,
             "trials": trials,
-            "calibration": None if calibration is None else calibration.to_dict(),
+            **own,
             "prompts": given.meta,
             "refusal_ids": list(read.refusal_ids),
         },
@@ -232,21 +235,26 @@ _CANDIDATES: dict[str, Callable[[Captured, Options], list[Candidate]]] = {
 
 
 def _was_plus(
-    read: Captured, options: Options, progress: Progress | None
-) -> tuple[list[Candidate], Calibration]:
-    """A calibrated gate, layer weights trained through the model, and strengths of the whole."""
+    read: Captured, options: Options, workdir: Path | None, progress: Progress | None
+) -> tuple[list[Candidate], dict[str, Any]]:
+    """A calibrated gate, layer weights trained through the model, and strengths of the whole.
+
+    With them, the record of calibration and of the end-to-end phase.
+    """
     probe = logistic_gate(read, options.seed)
     first = probe.reads[0].layer
     layers = [layer for layer in read.layers if first is not None and layer >= first]
     gate: LogisticGate | ControllerGate = probe
     if options.controller == "mlp":
         fit = Fit(hidden=32, rate=1e-3, batch=32, epochs=100, early=True)
-        gate = trained_controller(read, len(layers), read.t_inst, fit, options.seed, compress=True)
+        gate = trained_controller(
+            read, len(layers), probe.position, fit, options.seed, compress=True
+        )
         gate.squash, gate.cut = "clip01", True
     calibration = _calibrated(gate, read, options)
     sites = [Site("resid_post", layer) for layer in layers]
     directions = torch.stack([refusal_vector(read, layer) for layer in layers])
-    weights = _weights(read, gate, sites, directions, options, progress)
+    weights, descent = _weights(read, gate, sites, directions, options, workdir, progress)
     strengths = np.geomspace(_WEAKEST, _STRONGEST, BUDGET // len(_SPANS)).tolist()
     kept = [i for i, weight in enumerate(weights) if weight]
     if isinstance(gate, ControllerGate):
@@ -266,7 +274,7 @@ def _was_plus(
         for name, span in _SPANS.items()
         for alpha in strengths
     ]
-    return candidates, calibration
+    return candidates, {"calibration": calibration.to_dict(), "end_to_end": descent}
 
 
 def _calibrated(
@@ -291,45 +299,62 @@ def _weights(
     sites: Sequence[Site],
     directions: torch.Tensor,
     options: Options,
+    workdir: Path | None,
     progress: Progress | None,
-) -> list[float]:
-    """Weights of the sites, trained end to end; those of a controller are trained within it."""
+) -> tuple[list[float], dict[str, Any] | None]:
+    """Weights of the sites, trained end to end, and how that went.
+
+    Those of a controller are trained within it.
+    """
     controller = isinstance(gate, ControllerGate)
     if not options.end_to_end:
-        return [1.0 if controller else 1 / len(sites)] * len(sites)
-    part = read.train
-    refuse = part.kinds == ("jailbroken" if (part.kinds == "jailbroken").any() else "harmful")
-    used = np.flatnonzero(refuse | (part.kinds == "benign"))
-    sharpness = 10.0 if controller else 1.0  # a controller's scale runs from 0 to 1
-    margin = torch.tensor(scores(gate, part)[used]).float() - gate.threshold
-    lesson = Lesson([part.rows[i] for i in used], (sharpness * margin).sigmoid(), refuse[used])
+        return [1.0 if controller else 1 / len(sites)] * len(sites), None
     logits = nn.Parameter(torch.full((len(sites),), -1.0))
-    states = states_of(gate, part)[torch.tensor(used)]
-
-    def shared(rows: torch.Tensor) -> torch.Tensor:
-        weights: torch.Tensor = logits.sigmoid().expand(len(rows), -1)
-        return weights
-
-    def by_row(rows: torch.Tensor) -> torch.Tensor:
-        weights: torch.Tensor | None = gate(states[rows]).weights
-        assert weights is not None  # a controller weighs its sites
-        return weights
-
-    shown = None if progress is None else lambda done, total: progress("end to end", done, total)
-    train_weights(
+    steered = Steered(
         read.checkpoint,
         sites,
         directions,
-        lesson,
         read.refusal_ids,
-        by_row if controller else shared,
         list(gate.head.parameters()) if isinstance(gate, ControllerGate) else [logits],
-        steps=options.end_to_end_steps,
-        batch=options.end_to_end_batch,
-        seed=options.seed,
-        progress=shown,
     )
+    course = Course(options.end_to_end_steps, options.end_to_end_batch, options.seed)
+    lesson, held = (_lesson(gate, part, logits) for part in (read.train, read.validation))
+    done = train_weights(
+        steered,
+        lesson,
+        held,
+        course,
+        keep=None if workdir is None else workdir / f"end-to-end-{_key(read, options)}.pt",
+        progress=None if progress is None else lambda n, total: progress("end to end", n, total),
+    )
+    record = {"steps": len(done.losses), "best": done.best, "held": done.looks}
     if controller:
-        return [1.0] * len(sites)
+        return [1.0] * len(sites), record
     found = logits.detach().sigmoid()
-    return [float(w) if w >= _NEGLIGIBLE * found.max() else 0.0 for w in found]
+    return [float(w) if w >= _NEGLIGIBLE * found.max() else 0.0 for w in found], record
+
+
+def _lesson(gate: LogisticGate | ControllerGate, part: Read, logits: nn.Parameter) -> Lesson:
+    """Prompts of a part with the gate's strengths; its controller weighs the sites, or `logits`."""
+    refuse = part.kinds == ("jailbroken" if (part.kinds == "jailbroken").any() else "harmful")
+    used = np.flatnonzero(refuse | (part.kinds == "benign"))
+    controller = isinstance(gate, ControllerGate)
+    sharpness = 10.0 if controller else 1.0  # a controller's scale runs from 0 to 1
+    margin = torch.tensor(scores(gate, part)[used]).float() - gate.threshold
+    states = states_of(gate, part)[torch.tensor(used)]
+
+    def weigh(rows: torch.Tensor) -> torch.Tensor:
+        weights: torch.Tensor | None = logits.sigmoid().expand(len(rows), -1)
+        if controller:
+            weights = gate(states[rows]).weights
+        assert weights is not None  # a controller weighs its sites
+        return weights
+
+    rows = [part.rows[i] for i in used]
+    return Lesson(rows, (sharpness * margin).sigmoid(), refuse[used], weigh)
+
+
+def _key(read: Captured, options: Options) -> str:
+    """Of all that a descent depends on: the model, the prompts and the options."""
+    told = [asdict(options), read.given.meta, origin(read.checkpoint)["fingerprint"]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

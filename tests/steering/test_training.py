@@ -15,7 +15,7 @@ from interp.errors import CheckError, InputError, NumericalError
 from interp.sites import Site
 from steering import controller, end_to_end
 from steering.controller import Fit, trained_controller
-from steering.end_to_end import Lesson, train_weights
+from steering.end_to_end import Course, Lesson, Steered, train_weights
 from steering.examples import Captured, Cases, TrainingSet, captured
 from steering.gates import ControllerGate
 from steering.policy import Policy
@@ -56,11 +56,15 @@ def test_every_method_tries_as_many_settings_and_can_be_kept(
 
 
 @pytest.mark.slow
-def test_was_plus_is_the_same_on_every_run_and_leaves_the_model_alone(read: Captured) -> None:
+def test_was_plus_is_the_same_on_every_run_and_leaves_the_model_alone(
+    read: Captured, tmp_path: Path
+) -> None:
     before = {name: p.clone() for name, p in read.checkpoint.model.named_parameters()}
     first, second = _train(read, "was-plus"), _train(read, "was-plus")
     assert first.weights == second.weights and first.meta == second.meta
     assert first.strength == second.strength and first.span == second.span
+    files = [policy.save(tmp_path / name) for name, policy in (("a", first), ("b", second))]
+    assert files[0].read_bytes() == files[1].read_bytes()
     for name, parameter in read.checkpoint.model.named_parameters():
         assert torch.equal(parameter, before[name]) and parameter.requires_grad
         assert parameter.grad is None
@@ -90,29 +94,84 @@ def test_the_published_controller_separates_and_leaves_its_layer_weights_near_a_
     assert float((opening.weights - 0.5).abs().mean()) < 0.2
 
 
-@pytest.mark.slow
-def test_end_to_end_weights_raise_refusal_and_spare_what_does_not_help(read: Captured) -> None:
-    part, width = read.train, read.checkpoint.anatomy.width
-    used = np.flatnonzero(part.kinds != "harmful")
-    refuse = part.kinds[used] == "jailbroken"
-    lesson = Lesson([part.rows[i] for i in used], torch.tensor(refuse).float(), refuse)
-    sites = [Site("resid_post", 1), Site("resid_post", 2)]
-    useful = refusal_vector(read, 1)
-    useless = torch.zeros(width)
+def _descent(read: Captured) -> tuple[Steered, Lesson, Lesson]:
+    """A useful and a useless direction, and the lessons of both parts."""
+    useless = torch.zeros(read.checkpoint.anatomy.width)
     useless[0] = 1e-3  # a direction of nothing in particular
     logits = nn.Parameter(torch.full((2,), -1.0))
-    losses = train_weights(
+    steered = Steered(
         read.checkpoint,
-        sites,
-        torch.stack([useful, useless]),
-        lesson,
+        [Site("resid_post", 1), Site("resid_post", 2)],
+        torch.stack([refusal_vector(read, 1), useless]),
         read.refusal_ids,
-        lambda rows: logits.sigmoid().expand(len(rows), -1),
         [logits],
-        steps=40,
     )
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
-    assert float(logits[0].detach()) > float(logits[1].detach())
+    lessons = []
+    for part in (read.train, read.validation):
+        used = np.flatnonzero(part.kinds != "harmful")
+        refuse = part.kinds[used] == "jailbroken"
+        lessons.append(
+            Lesson(
+                [part.rows[i] for i in used],
+                torch.tensor(refuse).float(),
+                refuse,
+                lambda rows: logits.sigmoid().expand(len(rows), -1),
+            )
+        )
+    return steered, lessons[0], lessons[1]
+
+
+@pytest.mark.slow
+def test_end_to_end_weights_raise_refusal_and_spare_what_does_not_help(read: Captured) -> None:
+    steered, lesson, held = _descent(read)
+    done = train_weights(steered, lesson, held, Course(steps=40))
+    assert np.mean(done.losses[-5:]) < np.mean(done.losses[:5]) - 0.5
+    useful, useless = steered.parameters[0].detach().tolist()
+    assert useful > useless
+
+
+def test_the_descent_stops_where_held_out_prompts_gain_no_more_and_keeps_the_best(
+    read: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steered, lesson, held = _descent(read)
+    at: list[torch.Tensor] = []
+
+    def losses(steered: Steered, own: Lesson, each: Any) -> torch.Tensor:
+        weight = steered.parameters[0]
+        if own is lesson:
+            return weight.sum()  # training drives the weights down for ever
+        at.append(weight.detach().clone())
+        return (weight.detach() + 1.2).abs().sum()  # held-out prompts want them at -1.2
+
+    monkeypatch.setattr(end_to_end, "_loss", losses)
+    course = Course(steps=200, every=2, patience=3, held=1)
+    done = train_weights(steered, lesson, held, course)
+    assert done.best == 4 and len(done.losses) == 4 + 2 * 3 and len(done.looks) == 6
+    assert torch.equal(steered.parameters[0].detach(), at[2])
+
+
+def test_a_stopped_descent_goes_on_where_it_was(read: Captured, tmp_path: Path) -> None:
+    course, keep = Course(steps=8, every=2, batch=8, held=1), tmp_path / "state.pt"
+    whole, lesson, held = _descent(read)
+    done = train_weights(whole, lesson, held, course)
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: int, steps: int) -> None:
+        if step == 5:
+            raise Stop
+
+    broken, lesson, held = _descent(read)
+    with pytest.raises(Stop):
+        train_weights(broken, lesson, held, course, keep=keep, progress=stop)
+    again, lesson, held = _descent(read)
+    steps: list[int] = []
+    rest = train_weights(
+        again, lesson, held, course, keep=keep, progress=lambda step, _: steps.append(step)
+    )
+    assert steps == [5, 6, 7, 8] and rest == done and not keep.exists()
+    assert torch.equal(again.parameters[0], whole.parameters[0])
 
 
 @pytest.mark.slow
