@@ -18,7 +18,7 @@ from interp.sites import Site
 from steering.clock import Clock
 from steering.composition import Composition
 from steering.rows import Steered
-from steering.wrapping import generating, hooked, told_prompt
+from steering.wrapping import compiled_from, generating, hooked, told_prompt
 
 Strength = float | Sequence[float] | Sequence[Sequence[float]] | Tensor
 
@@ -204,7 +204,10 @@ class Attachment:
         columns, lengths, past = told_prompt(self.checkpoint.model, args, kwargs)
         before = self.passes
         try:
-            with self._clock.generation(columns, lengths, past):
+            with (
+                self._clock.generation(columns, lengths, past),
+                compiled_from(self.checkpoint.model, lambda: self._steady),
+            ):
                 yield
         finally:
             self._steady = False

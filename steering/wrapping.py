@@ -2,8 +2,8 @@
 
 import copy
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -69,6 +69,35 @@ def generating(model: Any, opened: Opened) -> Callable[[], None]:
             model.generate = own
 
     return restore
+
+
+@contextmanager
+def compiled_from(model: Any, steady: Callable[[], bool]) -> Iterator[None]:
+    """Keep compiled code out of the passes of one `generate` until they are steady.
+
+    A pass whose bookkeeping breaks its graph would be compiled in pieces, and the compiler would
+    remember so of the model's code: no later pass would be one graph.
+    """
+    original = model.prepare_inputs_for_generation
+    own = model.__dict__.get("prepare_inputs_for_generation")
+
+    with ExitStack() as eagerly:
+        eagerly.enter_context(torch.compiler.set_stance("force_eager"))
+
+        @functools.wraps(original)
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            if steady():
+                eagerly.close()
+            return original(*args, **kwargs)
+
+        model.prepare_inputs_for_generation = prepare
+        try:
+            yield
+        finally:
+            if own is None:
+                del model.__dict__["prepare_inputs_for_generation"]
+            else:
+                model.prepare_inputs_for_generation = own
 
 
 def _uncompiled(model: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

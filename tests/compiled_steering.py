@@ -2,9 +2,12 @@
 
 A process of its own, because the type checks that pytest puts around every function are not for a
 compiler to trace.
+
+    PYTHONPATH=.:tests python tests/compiled_steering.py gated inductor    # needs a C++ compiler
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +22,31 @@ STATIC: dict[str, Any] = {
 }
 
 
-def main(name: str) -> None:
+class Counting:
+    """A compiler's backend, and how many graphs were run in each step."""
+
+    def __init__(self, backend: str) -> None:
+        self.compile: Any = torch._dynamo.lookup_backend(backend)
+        self.run = 0
+        self.steps: list[int] = []
+
+    def __call__(self, graph: Any, inputs: list[Any]) -> Callable[..., Any]:
+        compiled = self.compile(graph, inputs)
+
+        def run(*args: Any) -> Any:
+            self.run += 1
+            return compiled(*args)
+
+        return run
+
+    def processor(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Told by `generate` that a step is done."""
+        self.steps.append(self.run)
+        self.run = 0
+        return scores
+
+
+def main(name: str, backend: str = "eager") -> None:
     """Compare a compiled steered model with the same steered eagerly."""
     torch.set_num_threads(1)
     llama = patient("llama")
@@ -30,10 +57,15 @@ def main(name: str) -> None:
         steered = generate(llama, ids, real, **STATIC)
     assert not torch.equal(steered, plain)
     attachment = attach(llama.checkpoint, policy)
-    model.compile(backend="eager")
+    counting = Counting(backend)
+    model.compile(backend=counting)
     for passes in (1, 2, 3):
-        assert torch.equal(generate(llama, ids, real, **STATIC), steered)
+        counting.steps.clear()
+        tokens = generate(llama, ids, real, logits_processor=[counting.processor], **STATIC)
+        assert torch.equal(tokens, steered)
         assert set(attachment.fired.values()) == {passes}
+        # The prompt and the first step, in which all is settled, go without the compiler.
+        assert counting.steps == [0, 0, 1, 1, 1, 1], counting.steps
     counters = torch._dynamo.utils.counters
     before = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
     generate(llama, ids, real, **STATIC)
@@ -48,4 +80,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
