@@ -299,7 +299,10 @@ def _state_of(model: nn.Module) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name, module in model.named_modules():
         hooks = {
-            key: tuple(value) for key, value in vars(module).items() if "_hooks" in key and value
+            key: tuple(value)
+            for key, value in vars(module).items()
+            # transformers leaves a flag there once it was asked for hidden states.
+            if "_hooks" in key and isinstance(value, dict) and value
         }
         config = getattr(module, "config", None)
         implementation = getattr(config, "_attn_implementation_internal", None)

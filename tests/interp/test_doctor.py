@@ -132,6 +132,13 @@ def test_a_hook_that_breaks_shows_in_the_table() -> None:
     assert (parity.status, parity.detail) == ("FAIL", "RuntimeError: the hook is broken")
 
 
+def test_a_model_that_gave_hidden_states_before_is_examined_all_the_same() -> None:
+    # transformers then leaves hooks and a flag on the model for good.
+    model = steady("llama")
+    model(torch.tensor([[1, 2, 3]]), output_hidden_states=True)
+    assert _status(doctor(load(model)))["restoration"] == "PASS"
+
+
 def test_weights_that_are_not_finite_fail() -> None:
     model = tiny("llama")
     model.model.layers[2].mlp.down_proj.weight.data[0, 0] = float("nan")
