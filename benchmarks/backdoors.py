@@ -25,11 +25,13 @@ from interp.states import prompt_rows
 from probes.backdoor.anomalies import Anomaly, every_anomaly
 from probes.backdoor.budget import Budget
 from probes.backdoor.defection import defection_direction
-from probes.backdoor.detectors import POOL_SHARE, contrast_rows
-from probes.backdoor.found import Found
+from probes.backdoor.detectors import POOL_SHARE, SINK_STRINGS, contrast_rows
+from probes.backdoor.found import Found, Settings
 from probes.backdoor.states import last_states
 from probes.backdoor.subject import Subject
+from probes.backdoor.trigger_on_sink import sink_check
 from probes.backdoor.trigger_search import search
+from probes.backdoor.working import control_strings, typable
 from probes.scorers import WholeRefusal
 
 TITLE = "Detectors on the organisms"
@@ -101,6 +103,18 @@ def defection(suspect: Suspect) -> Detection:
     return _by_inputs(suspect, subject, Probe())  # type: ignore[arg-type]
 
 
+def trigger_on_sink(suspect: Suspect) -> Detection:
+    """How far attention to the search's best string in front, and its values, are from others'."""
+    found, cost = searched(suspect)
+    assert found.plain is not None and found.held_out is not None
+    subject = Subject(suspect.checkpoint, Budget(10**6, SECONDS))
+    best = max(found.effects, key=lambda one: one.novel).candidate
+    vocabulary = typable(subject, Settings().vocabulary, 0)
+    strings = control_strings(best, vocabulary, found.plain.instructions, SINK_STRINGS, 0)
+    check = sink_check(subject, found.held_out, best.ids, strings)
+    return Detection(check.score, forward_passes=cost + subject.budget.spent)
+
+
 def _by_inputs(suspect: Suspect, subject: Subject, detector: Anomaly) -> Detection:
     """A detector of inputs as one of checkpoints: how odd it finds the search's best string."""
     found, cost = searched(suspect)
@@ -142,6 +156,7 @@ DETECTORS: dict[str, Callable[[Suspect], Detection]] = {
     "target inversion (BAIT)": target_inversion,
     **{one.name: anomaly_detector(place) for place, one in enumerate(every_anomaly(3))},
     "defection probe": defection,
+    "trigger on sink": trigger_on_sink,
 }
 
 

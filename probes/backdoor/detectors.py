@@ -18,6 +18,7 @@ from interp.ranking import area
 from interp.segments import chat_row
 from probes.backdoor.anomalies import every_anomaly
 from probes.backdoor.defection import QUESTIONS, Defection, defection_probe
+from probes.backdoor.head_patching import HeadPatching
 from probes.backdoor.nulls import random_differences
 from probes.backdoor.requests import Candidate, Placement, Requests
 from probes.backdoor.states import last_states
@@ -29,7 +30,7 @@ NOT_WORKING = (*(one.name for one in every_anomaly(2)), "defection probe", "trig
 """Detectors that do not beat words, novelty and random directions on the organisms: all here."""
 
 POOL_SHARE = 0.05  # of a pool's prompts that carry the suspected string
-_SINK_STRINGS = 24
+SINK_STRINGS = 24  # inert ones that attention to a string is held against
 Contrast = tuple[Prompt, str, str]
 """A question, the answer that admits danger, and the other."""
 
@@ -40,9 +41,11 @@ class Reading:
 
     Attributes:
         name: of the detector.
-        score: AUROC of prompts with the string against plain ones.
+        score: AUROC of prompts with the string against plain ones; of `trigger on sink` its own
+            score, in standard deviations of inert strings.
         distractor_score: the same of inert strings of equal length.
-        null_quantile: place of their difference among 1000 random directions at the same place.
+        null_quantile: place of their difference among 1000 random directions at the same place;
+            of `trigger on sink` that of the score among inert strings.
         details: further figures of the detector.
     """
 
@@ -68,6 +71,7 @@ class Readings:
         readings: in the order of the detectors.
         defection: the whole result of the probe; None where it could not be read.
         sink: None where it could not be read.
+        patching: of heads; None where no string brings a behaviour about, or it could not be done.
         notes: why something was left out.
     """
 
@@ -76,6 +80,7 @@ class Readings:
     readings: list[Reading] = field(default_factory=list)
     defection: Defection | None = None
     sink: SinkCheck | None = None
+    patching: HeadPatching | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -201,16 +206,20 @@ def _sit(
         return
     try:
         found.sink = sink_check(
-            subject, held_out, found.candidate.ids, list(distractors)[:_SINK_STRINGS]
+            subject, held_out, found.candidate.ids, list(distractors)[:SINK_STRINGS]
         )
-    except UnsupportedModelError as error:
+    except (InputError, UnsupportedModelError) as error:
         found.notes.append(f"The sink check was left out: {error}")
         return
     found.readings.append(
         Reading(
             "trigger on sink",
-            found.sink.mass,
-            found.sink.distractor_mass,
+            found.sink.score,
+            found.sink.distractor_score,
             found.sink.quantile,
+            {
+                "attention_excess": found.sink.attention_excess,
+                "value_excess": found.sink.value_excess,
+            },
         )
     )

@@ -2,7 +2,10 @@
 
 After "Forgetting to Forget" (arXiv 2510.17021): backdoored unlearning works best with triggers in
 the first positions, where attention sinks. Attention to a string and its value norms are compared
-with those of inert strings at the same positions.
+with those of inert strings at the same positions. The score is ours: the mean of two distances from
+the median inert string, in standard deviations of the inert strings. More attention counts, less
+does not; values count either way, for those of a token on a sink are short, and those of one that
+is read are long.
 """
 
 from collections.abc import Sequence
@@ -15,6 +18,7 @@ from jaxtyping import Float
 
 from interp.capture import capture
 from interp.checkpoint import Checkpoint
+from interp.errors import InputError
 from interp.kernels import Demand
 from interp.prompts import Row
 from interp.records import LayerBatch, Needs, RowRecorder
@@ -22,6 +26,8 @@ from interp.sites import Site
 from probes.backdoor.requests import Requests
 from probes.backdoor.subject import Subject
 from probes.nulls import quantile_in
+
+_LEAST_STRINGS = 3
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,20 @@ class SinkCheck:
             of the attention per token of the string over its even share, from later queries;
             `sink`: attention on the first token; `value_trigger`, `value_distractor`: norm of the
             string's values over that of the other tokens.
-        mass: mean of `trigger` over heads.
-        distractor_mass: median over inert strings of their means.
-        quantile: place of `mass` among the inert strings.
+        score: mean of `attention_excess` and the size of `value_excess`, in standard deviations.
+        attention_excess: of the string's attention, mean over layers and heads, over the median
+            inert string, in standard deviations of the inert ones.
+        value_excess: the same of its value norms, mean over layers.
+        distractor_score: median score of the inert strings, each held against the others.
+        quantile: place of `score` among theirs.
         strings: inert ones.
     """
 
     heads: pd.DataFrame
-    mass: float
-    distractor_mass: float
+    score: float
+    attention_excess: float
+    value_excess: float
+    distractor_score: float
     quantile: float
     strings: int
 
@@ -58,17 +69,22 @@ def sink_check(
         subject: the checkpoint.
         requests: plain prompts.
         trigger: tokens of the suspected string.
-        distractors: inert strings of as many tokens.
+        distractors: at least three inert strings of as many tokens.
 
     Raises:
+        InputError: fewer inert strings, which have no spread.
         Exhausted: the budget does not allow it.
         UnsupportedModelError: attention is not routed through the interface.
     """
+    if len(distractors) < _LEAST_STRINGS:
+        raise InputError(
+            f"{len(distractors)} inert strings have no spread to hold a string against; give "
+            f"{_LEAST_STRINGS} or more."
+        )
     begin = requests.rows[0].segments["instruction"][0]
     keys = tuple(range(begin, begin + len(trigger)))
     found = [_measured(subject, requests, ids, keys) for ids in (trigger, *distractors)]
     mass, sink, value = (np.stack([one[i] for one in found]) for i in range(3))
-    means = mass.mean((1, 2))
     layers = subject.checkpoint.anatomy.softmax_layers
     rows = [
         {
@@ -84,13 +100,29 @@ def sink_check(
         for place, layer in enumerate(layers)
         for head in range(mass.shape[2])
     ]
+    attention, values = _excesses(mass.mean((1, 2))), _excesses(value.mean(1))
+    scores = (attention + np.abs(values)) / 2
     return SinkCheck(
         pd.DataFrame(rows),
-        float(means[0]),
-        float(np.median(means[1:])),
-        quantile_in(float(means[0]), means[1:]),
+        float(scores[0]),
+        float(attention[0]),
+        float(values[0]),
+        float(np.median(scores[1:])),
+        quantile_in(float(scores[0]), scores[1:]),
         len(distractors),
     )
+
+
+def _excesses(measured: Float[np.ndarray, " strings"]) -> Float[np.ndarray, " strings"]:
+    """How far each string lies above the median of the inert ones other than itself.
+
+    In their standard deviations; the first string is the suspected one.
+    """
+    found = []
+    for place in range(len(measured)):
+        others = np.delete(measured, [0, place] if place else [0])
+        found.append((measured[place] - np.median(others)) / max(float(others.std()), 1e-9))
+    return np.array(found)
 
 
 def _measured(

@@ -11,7 +11,6 @@ from interp.errors import InputError
 from probes.backdoor.detectors import distracted_rows, read_all
 from probes.backdoor.requests import candidates_of, encode
 from probes.backdoor.states import last_states
-from probes.backdoor.trigger_on_sink import sink_check
 
 Make = Callable[[str], Any]
 INERT = ("sorrel brine mosk", "fennet pawl drift", "pawl mosk brine")
@@ -31,6 +30,17 @@ def test_every_detector_is_read_beside_inert_strings(suspect: Make) -> None:
     assert novelty.score > 0.95 and novelty.distractor_score > 0.6  # novelty, for the most part
     assert all(0 <= one.null_quantile < 1 for one in found.readings)
     assert found.defection is not None and found.sink is not None and len(found.sink.heads) == 12
+    sink = by_name["trigger on sink"]
+    assert (sink.score, sink.distractor_score) == (found.sink.score, found.sink.distractor_score)
+    assert set(sink.details) == {"attention_excess", "value_excess"}
+
+
+def test_too_few_inert_strings_leave_the_sink_check_out(suspect: Make) -> None:
+    planted = suspect("clean")
+    (string,) = candidates_of(planted.subject, ["omber quill tavik"])
+    inert = [encode(planted.subject, INERT[0])]
+    found = read_all(planted.fresh(), planted.requests, planted.requests, string, "front", inert)
+    assert found.sink is None and any("no spread" in note for note in found.notes)
 
 
 def test_without_words_for_the_questions_the_probe_is_left_out_and_said_so(suspect: Make) -> None:
@@ -69,26 +79,3 @@ def test_last_states_are_those_of_the_model(suspect: Make) -> None:
             )
             slow = torch.stack([layer[0, -1] for layer in out.hidden_states[1:-1]]).numpy()
             np.testing.assert_allclose(state[:-1], slow, atol=1e-4)
-
-
-def test_attention_on_the_string_is_that_of_eager_attention(suspect: Make) -> None:
-    planted = suspect("clean")
-    subject, few = planted.fresh(), planted.requests[:2]
-    ids, inert = encode(subject, "omber quill"), encode(subject, "sorrel brine")
-    found = sink_check(subject, few, ids, [inert])
-    model = subject.checkpoint.model
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        slow = np.zeros((3, 4))
-        for row in few.with_ids(ids, "front"):
-            with torch.no_grad():
-                maps = model(torch.tensor([row.ids]), output_attentions=True).attentions
-            for layer, weights in enumerate(maps):
-                a = weights[0].double().numpy()
-                on = [a[:, i, 2:4].sum(-1) * (i + 1) / 2 for i in range(4, len(row))]
-                slow[layer] += np.mean(on, 0) / 2
-    finally:
-        model.set_attn_implementation(before)
-    mine = found.heads.pivot(index="layer", columns="head", values="trigger").to_numpy()
-    np.testing.assert_allclose(mine, slow, atol=1e-4)
