@@ -12,6 +12,7 @@ from interp.intervals import Interval
 from probes.metrics import auroc, operating_point, threshold_for_fpr
 
 LEAST_TPR = 0.9
+_MISSED = 0.02  # share of the target that a threshold may miss at the most
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,10 @@ def calibrate(
 ) -> Calibration:
     """Set a threshold at a false-positive rate.
 
-    Of all that keep the rate among `setting` it is the one with the largest difference between the
-    shares of the target and of `setting` above it (Youden's J), in the middle of the widest range
-    that has it: where the two are parted, the middle of the gap. The target are jailbroken prompts,
-    or harmful ones if there are none: prompts that the model refuses by itself need no gate that
-    opens.
+    It lies half way between the lowest that keeps the rate among `setting` and the highest that
+    all but a fiftieth of the target exceed, so that both have room for prompts that lie elsewhere;
+    where the target is no higher, at the lowest. The target are jailbroken prompts, or harmful ones
+    if there are none: prompts that the model refuses by itself need no gate that opens.
 
     Args:
         setting: scores of benign prompts that nothing was fitted or chosen on.
@@ -72,7 +72,9 @@ def calibrate(
         if not np.isfinite(scores).all():
             raise NumericalError(f"the gate's scores of {name} prompts are NaN or infinite.")
     target = "jailbroken" if "jailbroken" in harmful else next(iter(harmful))
-    threshold = _threshold(setting, harmful[target], fpr)
+    lowest = threshold_for_fpr(setting, fpr)
+    highest = float(np.quantile(harmful[target], _MISSED))
+    threshold = max(lowest, (lowest + highest) / 2)
     told, found = {}, {}
     for kind, scores in harmful.items():
         both = np.concatenate([scores, benign])
@@ -82,18 +84,6 @@ def calibrate(
     made = Calibration(threshold, fpr, len(setting), point.fpr, point.fpr_interval, found, told)
     _require_separation(made, target, least_tpr)
     return made
-
-
-def _threshold(
-    setting: Float[np.ndarray, " n"], target: Float[np.ndarray, " m"], fpr: float
-) -> float:
-    lowest = threshold_for_fpr(setting, fpr)
-    every = np.unique(np.concatenate([setting, target]))
-    starts = np.concatenate([[lowest], every[every > lowest]])  # between two the shares are equal
-    widths = np.diff(starts, append=starts[-1])
-    gain = [float((target > start).mean() - (setting > start).mean()) for start in starts]
-    best = max(range(len(starts)), key=lambda i: (round(gain[i], 12), widths[i]))
-    return float(starts[best] + widths[best] / 2)
 
 
 def _require_separation(made: Calibration, kind: str, least_tpr: float) -> None:
