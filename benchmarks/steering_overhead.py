@@ -2,17 +2,22 @@
 
 A random Llama of about 30 million parameters, on one thread. Sides alternate within each repeat, in
 an order that turns with every repeat, and the median of the ratios counts. Seconds are those of the
-process, because others may use the machine. Attaching and detaching are part of every call.
+process, because others may use the machine. Attaching and detaching are part of every call. repeng
+and steering-vectors are timed too where they are installed and run (`pip install --no-deps`); they
+add the vectors of "actadd, every layer" to every token.
 
     python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md
 """
 
 import argparse
 import contextlib
+import functools
+import importlib
+import importlib.metadata
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +29,10 @@ from shared import LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, write
 import interp
 from steering.gates import ControllerGate, LogisticGate
 from steering.methods import act_add, alphasteer, was, was_plus
-from steering.policy import Policy
+from steering.policy import Policy, Span
 from steering.runtime import apply
 
+Side = Callable[[], contextlib.AbstractContextManager[object]]
 POST = [interp.Site("resid_post", layer) for layer in range(LAYERS)]
 READ = POST[LAYERS // 2 : LAYERS // 2 + 1]
 
@@ -53,9 +59,57 @@ def policies() -> dict[str, Policy]:
     }
 
 
+@contextlib.contextmanager
+def steering_vectors(model: Any, vectors: torch.Tensor) -> Iterator[None]:
+    """Vectors added at every block by steering-vectors."""
+    package = importlib.import_module("steering_vectors")
+    with package.SteeringVector(dict(enumerate(vectors))).apply(model):
+        yield
+
+
+@contextlib.contextmanager
+def repeng(model: Any, vectors: torch.Tensor) -> Iterator[None]:
+    """Vectors added at every block by repeng."""
+    package = importlib.import_module("repeng")
+    wrapped = package.ControlModel(model, range(LAYERS))
+    try:
+        wrapped.set_raw_control(dict(enumerate(vectors)))
+        yield
+    finally:
+        wrapped.unwrap()
+
+
+PEERS: dict[str, Callable[[Any, torch.Tensor], contextlib.AbstractContextManager[None]]] = {
+    "repeng": repeng,
+    "steering-vectors": steering_vectors,
+}
+
+
+def peers(model: Any, vectors: torch.Tensor) -> tuple[dict[str, Side], dict[str, str]]:
+    """Those that run here, by name and version, and why the others do not."""
+    ids, found, missing = torch.arange(3, 9)[None], {}, {}
+    with apply(interp.load(model), act_add(POST, vectors, span=Span.everything())), torch.no_grad():
+        wanted = model(ids).logits
+    for name, opened in PEERS.items():
+        side = functools.partial(opened, model, vectors)
+        try:
+            label = f"{name} {importlib.metadata.version(name)}"
+            with torch.no_grad(), side():
+                torch.testing.assert_close(model(ids).logits, wanted)
+        except importlib.metadata.PackageNotFoundError:
+            missing[name] = "not installed"
+        except Exception as error:  # whatever keeps a peer from running is told
+            missing[name] = f"does not run here: {type(error).__name__}: {error}".splitlines()[
+                0
+            ].rstrip(".")
+        else:
+            found[label] = side
+    return found, missing
+
+
 def ratios(
     checkpoint: interp.Checkpoint,
-    named: dict[str, Policy],
+    sides: dict[str, Side],
     batch: int,
     prompt: int,
     new: int,
@@ -71,16 +125,14 @@ def ratios(
         "pad_token_id": 0,
     }
 
-    def timed(opened: Callable[[], contextlib.AbstractContextManager[object]]) -> float:
+    def timed(opened: Side) -> float:
         begun = time.process_time()
         with opened():
             checkpoint.model.generate(ids, **options)
         return time.process_time() - begun
 
-    def steered(name: str) -> Callable[[], contextlib.AbstractContextManager[object]]:
-        return lambda: apply(checkpoint, named[name])
-
-    sides = {"plain": contextlib.nullcontext, **{name: steered(name) for name in named}}
+    named = list(sides)
+    sides = {"plain": contextlib.nullcontext, **sides}
     found: dict[str, list[float]] = {name: [] for name in named}
     for repeat in range(-1, repeats):
         order = list(sides)
@@ -101,7 +153,8 @@ def table(result: dict[str, Any]) -> str:
         f"{result['new_tokens']} new tokens, one thread; torch "
         f"{result['torch']}, transformers {result['transformers']}; median of "
         f"{result['repeats']} alternating repeats, attaching and detaching included. Tokens per "
-        "second over plain `generate`, by rows × tokens of the prompts. Aim for WAS+: ≥ 0.97.",
+        "second over plain `generate`, by rows × tokens of the prompts. Aim for WAS+: ≥ 0.97."
+        + "".join(f" {name}: {why}." for name, why in result["missing"].items()),
         "",
         "| policy | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(heads),
@@ -129,12 +182,17 @@ def main() -> None:
     torch.set_num_threads(1)
     model: Any = random_llama(2048)
     checkpoint, named = interp.load(model), policies()
+    others, missing = peers(model, named["actadd, every layer"].directions)
+    sides: dict[str, Side] = {
+        **{name: functools.partial(apply, checkpoint, policy) for name, policy in named.items()},
+        **others,
+    }
     cells = [
         {
             "batch": batch,
             "prompt": prompt,
             "ratios": ratios(
-                checkpoint, named, batch, prompt, arguments.new_tokens, arguments.repeats
+                checkpoint, sides, batch, prompt, arguments.new_tokens, arguments.repeats
             ),
         }
         for batch, prompt in (map(int, cell.split("x")) for cell in arguments.cells)
@@ -145,7 +203,8 @@ def main() -> None:
         "repeats": arguments.repeats,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "policies": list(named),
+        "policies": list(sides),
+        "missing": missing,
         "cells": cells,
     }
     write(arguments.out, json.dumps(result, indent=1) + "\n")
