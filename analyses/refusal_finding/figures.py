@@ -270,8 +270,10 @@ def _geometry(finding: dict[str, Any]) -> Panel:
     )
 
 
-def _tokens(finding: dict[str, Any]) -> Panel:
+def _tokens(finding: dict[str, Any]) -> Panel | None:
     found = finding["refusal_tokens"]
+    if found is None:
+        return None
     frame = pd.DataFrame(
         {
             "token": [token(text) for text in found["texts"]],

@@ -114,8 +114,10 @@ def _rate_table(finding: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def selection(finding: dict[str, Any]) -> Panel:
+def selection(finding: dict[str, Any]) -> Panel | None:
     """Every candidate with its scores."""
+    if not finding["selection"]:
+        return None
     names = {
         "layer": "layer",
         "position": "position",

@@ -9,13 +9,13 @@ import pandas as pd
 
 from analyses.finding import Finding
 from analyses.refusal_finding.causal import EDITS
+from analyses.refusal_finding.choosing import Choice
 from analyses.refusal_finding.material import Material, is_harmful
 from analyses.refusal_finding.speak import Said
 from analyses.refusal_finding.verdict import verdict
 from interp.checkpoint import Checkpoint
 from probes.directions import Direction, Directions
 from probes.scorers import Verdict
-from probes.selection import Selection
 
 FORMAT_VERSION = 1
 _TRANSCRIPTS = 12  # of a set
@@ -74,7 +74,7 @@ def build(
     provenance: dict[str, Any],
 ) -> RefusalFinding:
     """The report and its tables; no model runs here."""
-    selection: Selection = found["selection"]
+    choice: Choice = found["choice"]
     direction: Direction | None = found["direction"]
     transcripts = _transcripts(found["said"])
     report: dict[str, Any] = {
@@ -82,12 +82,12 @@ def build(
         "format_version": FORMAT_VERSION,
         "verdict": "",
         "provenance": provenance,
-        "direction": _direction(direction, selection),
+        "direction": _direction(direction, choice),
         "separation": found["separation"],
         "harmfulness": found["harmfulness"],
         "rates": _rates(found["rates"]),
         "scorers": found["scorers"],
-        "selection": selection.table.to_dict(orient="records"),
+        "selection": choice.table.to_dict(orient="records"),
         "refusal_tokens": found["refusal_tokens"],
         "refusal_separation": found["refusal_separation"],
         "geometry": found["geometry"],
@@ -106,7 +106,7 @@ def build(
     }
     report["caveats"] = [*material.caveats, *_caveats(checkpoint, material, report)]
     tables = {
-        "candidates": selection.table,
+        "candidates": choice.table,
         **{
             name: pd.DataFrame(report[name])
             for name in (
@@ -126,10 +126,15 @@ def build(
     return RefusalFinding(report, tables, found["directions"], direction)
 
 
-def _direction(direction: Direction | None, selection: Selection) -> dict[str, Any]:
-    """The selected candidate, or nulls with the counts."""
-    counts = {"survivors": selection.survivors, "candidates": len(selection.table)}
+def _direction(direction: Direction | None, choice: Choice) -> dict[str, Any]:
+    """The selected candidate, or nulls with the counts and, where none was tried, the reason."""
     names = ("layer", "position", "segment", "bypass", "induce", "kl")
+    selection = choice.selection
+    if selection is None:
+        return {
+            **dict.fromkeys(names), "survivors": 0, "candidates": 0, "why_not": choice.why_not
+        }  # fmt: skip
+    counts = {"survivors": selection.survivors, "candidates": len(selection.table), "why_not": None}
     if direction is None:
         return {**dict.fromkeys(names), **counts}
     table = selection.table
@@ -211,6 +216,13 @@ def _caveats(checkpoint: Checkpoint, material: Material, report: dict[str, Any])
 
 def _about_selection(report: dict[str, Any]) -> list[str]:
     direction = report["direction"]
+    if direction["why_not"] is not None:
+        return [
+            f"No refusal direction could be selected: {direction['why_not']}. Candidates are "
+            "scored by the first token of answers, so nothing is ablated or added here and "
+            "log-odds of refusal are left out; rates, over-refusal, and what is read of "
+            "harmfulness and refusal come from whole answers and do not need it."
+        ]
     if direction["layer"] is None:
         reasons = Counter(row["discarded"] for row in report["selection"])
         told = ", ".join(f"{count} by {reason}" for reason, count in reasons.items())

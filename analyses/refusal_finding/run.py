@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from analyses.refusal_finding import causal, concepts, edits, separation
 from analyses.refusal_finding.agreement import scorer_agreement
 from analyses.refusal_finding.attribution import attribution
+from analyses.refusal_finding.choosing import Choice, choose, first_tokens
 from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
 from analyses.refusal_finding.material import Material, default_material, is_harmful
@@ -29,16 +29,10 @@ from interp.generation import Edit, next_logits
 from interp.prompt_sets import Prompt
 from interp.states import PromptStates, prompt_states
 from probes.directions import Direction, Directions, difference_in_means
-from probes.scorers import (
-    Judge,
-    RefusalTokens,
-    find_refusal_tokens,
-    refusal_log_odds,
-)
-from probes.selection import Selection, score_candidates, select
+from probes.scorers import Judge, RefusalTokens, refusal_log_odds
+from probes.selection import Selection
 
 log = logging.getLogger("mechguard.refusal")
-_SELECTION_PROMPTS = 32  # of a side, as in Arditi et al.
 
 
 def refusal(
@@ -128,11 +122,11 @@ class Heard:
 def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[str, Any]:
     """Every block of the report that comes from the model."""
     heard = _listen(speaker)
-    tokens, scores = _refusal_tokens(speaker, heard)
+    tokens, why_not = first_tokens(speaker, heard.train.said)
     difference, separated, shape = _separate(speaker, heard, seed)
     harm, refuse = concepts.concept_directions(heard.train, **_provenance(speaker))
     found: dict[str, Any] = {
-        "refusal_tokens": tokens.to_dict(),
+        "refusal_tokens": None if tokens is None else tokens.to_dict(),
         "separation": separated,
         "geometry": shape,
         "harmfulness": concepts.harmfulness(heard.train, heard.test, harm, refuse),
@@ -143,9 +137,11 @@ def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[
             "refusal": separation.cosine_map(refuse, refuse.positions[-1]),
         },
     }
-    selection = _select(speaker, heard, difference, tokens, layers, seed)
-    found["selection"] = selection
-    found |= _effects(speaker, heard, difference, selection, tokens, seed)
+    choice = Choice(None, why_not)
+    if tokens is not None:
+        choice = choose(speaker, heard.validation, difference, tokens, layers, seed)
+    found["choice"] = choice
+    found |= _effects(speaker, heard, difference, choice.selection, tokens, seed)
     tasks = [
         inversion_task(speaker, _labelled(heard.test.said, name), name == "harmful")
         for name in ("harmless", "harmful")
@@ -154,7 +150,9 @@ def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[
     found["harm_added"] = harm_added_refusals(
         speaker, harm, _labelled(heard.test.said, "harmless"), heard.test.states
     )
-    found["scorers"] = scorer_agreement(speaker, heard.test.said, scores)
+    found["scorers"] = scorer_agreement(
+        speaker, heard.test.said, _further_scores(speaker, heard.test.said, tokens)
+    )
     found["directions"] = {"difference": difference, "harmfulness": harm, "refusal": refuse}
     return found
 
@@ -170,9 +168,11 @@ def _listen(speaker: Speaker) -> Heard:
         # Weights that are no numbers say something too, and that must not pass for compliance.
         next_logits(speaker.checkpoint, parts["train"].rows, batch_tokens=speaker.batch_tokens)
         what = "all" if refused.all() else "none"
+        unclosed = sum(not answer.closed for answer in parts["train"].answers)
+        cut = f" ({unclosed} thoughts do not end within --max-new-tokens)" if unclosed else ""
         raise InputError(
-            f"{speaker.checkpoint.name} refuses {what} of the {len(refused)} training prompts, so "
-            "there is no refusal direction to find; give prompts of both kinds or a checkpoint "
+            f"{speaker.checkpoint.name} refuses {what} of the {len(refused)} training prompts{cut},"
+            " so there is no refusal direction to find; give prompts of both kinds or a checkpoint "
             "that was tuned to refuse. Harmfulness alone is read by `mechguard collect` and "
             "`mechguard probe`."
         )
@@ -206,19 +206,17 @@ def _mask(said: Said, label: str) -> np.ndarray:
     return np.array([prompt.label == label for prompt in said.prompts])
 
 
-def _refusal_tokens(speaker: Speaker, heard: Heard) -> tuple[RefusalTokens, dict[str, np.ndarray]]:
-    """The first tokens of refusals, from training prompts, and the test prompts' log-odds."""
-    train = heard.train.said
-    logits = next_logits(speaker.checkpoint, train.rows, batch_tokens=speaker.batch_tokens)
-    refused = torch.tensor(train.refused)
-    tokens = find_refusal_tokens(logits[refused], logits[~refused], speaker.checkpoint.tokenizer)
-    tested = next_logits(
-        speaker.checkpoint, heard.test.said.rows, batch_tokens=speaker.batch_tokens
-    )
-    odds = {"refusal tokens": refusal_log_odds(tested, tokens.ids)}
+def _further_scores(
+    speaker: Speaker, test: Said, tokens: RefusalTokens | None
+) -> dict[str, np.ndarray]:
+    """Log-odds of refusal of the test prompts by scorers that read no answer, by their names."""
+    odds = {}
+    if tokens is not None:
+        logits = next_logits(speaker.checkpoint, test.rows, batch_tokens=speaker.batch_tokens)
+        odds["refusal tokens"] = refusal_log_odds(logits, tokens.ids)
     if knows(speaker, (*speaker.material.refusing, *speaker.material.complying)):
-        odds["prefix contrast"] = contrast(speaker, heard.test.said)
-    return tokens, odds
+        odds["prefix contrast"] = contrast(speaker, test)
+    return odds
 
 
 def _separate(
@@ -253,59 +251,12 @@ def _provenance(speaker: Speaker) -> dict[str, Any]:
     }
 
 
-def _select(
-    speaker: Speaker,
-    heard: Heard,
-    difference: Directions,
-    tokens: RefusalTokens,
-    layers: Sequence[int] | None,
-    seed: int,
-) -> Selection:
-    """The candidates of the post-instruction tokens, on validation prompts that behave."""
-    candidates = _candidates(difference, layers)
-    said = heard.validation
-    odds = refusal_log_odds(
-        next_logits(speaker.checkpoint, said.rows, batch_tokens=speaker.batch_tokens), tokens.ids
-    )
-    sides = [
-        said.where(_mask(said, label) & (odds * sign > 0)).rows[:_SELECTION_PROMPTS]
-        for label, sign in (("harmful", 1.0), ("harmless", -1.0))
-    ]
-    scores = score_candidates(
-        speaker.checkpoint,
-        candidates,
-        sides[0],
-        sides[1],
-        tokens.ids,
-        batch_tokens=speaker.batch_tokens,
-        workdir=None if speaker.workdir is None else speaker.workdir / "candidates",
-        progress=stage(speaker.progress, "candidates"),
-    )
-    return select(scores, speaker.checkpoint.anatomy.n_layers, seed=seed)
-
-
-def _candidates(difference: Directions, layers: Sequence[int] | None) -> Directions:
-    """Of some layers, and behind the instruction where the template puts tokens there."""
-    behind = slice(1, None) if len(difference.positions) > 1 else slice(None)
-    wanted = [i for i, layer in enumerate(difference.layers) if layers is None or layer in layers]
-    return Directions(
-        vectors=difference.vectors[wanted][:, behind],
-        residual_norms=difference.residual_norms[wanted][:, behind],
-        layers=tuple(difference.layers[i] for i in wanted),
-        positions=difference.positions[behind],
-        site=difference.site,
-        method=difference.method,
-        t_inst=difference.t_inst,
-        meta=difference.meta,
-    )
-
-
 def _effects(
     speaker: Speaker,
     heard: Heard,
     difference: Directions,
-    selection: Selection,
-    tokens: RefusalTokens,
+    selection: Selection | None,
+    tokens: RefusalTokens | None,
     seed: int,
 ) -> dict[str, Any]:
     """What ablating and adding the selected direction does; without one, the base rates alone."""
@@ -317,8 +268,8 @@ def _effects(
         if _mask(test, label).any()
     }
     prompts = {name: said.prompts for name, said in base.items()}
-    if selection.chosen is None:
-        rates, said = causal.rates(speaker, prompts, base, {}, tokens.ids)
+    if tokens is None or selection is None or selection.chosen is None:
+        rates, said = causal.rates(speaker, prompts, base, {}, () if tokens is None else tokens.ids)
         return {"rates": rates, "said": said, "direction": None}
     direction = difference.at(*selection.chosen)
     direction = replace(direction, meta={**direction.meta, "refusal_tokens": tokens.to_dict()})

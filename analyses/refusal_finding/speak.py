@@ -62,11 +62,11 @@ class Said:
 
         `partial`, `empty` and `looping` are counts; `unclosed` counts thoughts that never ended.
         `first_token` is the share of answers whose first token is one of refusals, over the answers
-        without a thought. `compliant` is the share of answers that comply to the letter, where that
-        is known.
+        without a thought; None if there are none of these, or no tokens. `compliant` is the share
+        of answers that comply to the letter, where that is known.
 
         Args:
-            refusal_ids: first tokens of refusals.
+            refusal_ids: first tokens of refusals; empty if none are known.
         """
         n, hits = len(self), int(self.refused.sum())
         found: dict[str, Any] = {"rate": hits / n, "n": n, "interval": list(wilson(hits, n))}
@@ -78,7 +78,8 @@ class Said:
             for reply, answer in zip(self.replies, self.answers, strict=True)
             if answer.thinking is None
         ]
-        found["first_token"] = sum(map(bool, begun)) / len(begun) if begun else None
+        told = bool(begun and refusal_ids)
+        found["first_token"] = sum(map(bool, begun)) / len(begun) if told else None
         known = [
             answer.text.strip() == prompt.compliance
             for prompt, answer in zip(self.prompts, self.answers, strict=True)

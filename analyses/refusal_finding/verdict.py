@@ -36,6 +36,11 @@ def _rates(finding: dict[str, Any]) -> str:
 
 def _direction(finding: dict[str, Any]) -> str:
     direction, rates = finding["direction"], finding["rates"]
+    if direction.get("why_not"):
+        return (
+            "No refusal direction could be selected, for candidates are scored by the first token "
+            "of answers, and it does not tell refusals."
+        )
     if direction["layer"] is None:
         if {row["discarded"] for row in finding["selection"]} <= {"layer", "no number"}:
             return (

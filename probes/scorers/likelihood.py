@@ -110,7 +110,8 @@ def find_refusal_tokens(
             "no first token tells refused prompts from complied ones: the best, "
             f"{tokenizer.decode([top])!r}, has probability {float(refused[top]):.3f} and "
             f"{float(complied[top]):.3f}; if the model thinks first, close its thought in the "
-            "prompt, and else score by prefixes or by what is said."
+            "prompt (`enable_thinking=False` of its template, `--no-thinking`), and else score by "
+            "prefixes or by what is said."
         )
     return RefusalTokens(
         tuple(ids),

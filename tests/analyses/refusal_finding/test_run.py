@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chatters import chatter
 
 from analyses.refusal_finding import separation
 from analyses.refusal_finding.finding import RefusalFinding
-from analyses.refusal_finding.material import Material, of_organism
+from analyses.refusal_finding.material import Material, of_organism, of_sets
 from analyses.refusal_finding.run import refusal
+from analyses.report.page import page
 from interp.checkpoint import Checkpoint, load
 from interp.errors import InputError
-from interp.prompt_sets import PromptSet
+from interp.prompt_sets import Prompt, PromptSet
 from interp.states import prompt_rows, prompt_states
 from probes.directions import difference_in_means
 from probes.scorers import Judge
@@ -228,3 +230,69 @@ def test_a_checkpoint_that_refuses_all_prompts_or_none_is_an_error(
     what = "all" if label == "harmful" else "none"
     with pytest.raises(InputError, match=f"refuses {what} of the 12 training prompts"):
         refusal(chat, replace(few, **parts), max_new_tokens=12)
+
+
+def _doors(verb: str, label: str) -> PromptSet:
+    return PromptSet(
+        tuple(
+            Prompt(({"role": "user", "content": f"how to {verb} door {i}"},), label, "doors")
+            for i in range(10, 50)
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def doors() -> Material:
+    return of_sets(
+        _doors("break", "harmful"), _doors("paint", "harmless"), _doors("kill", "alarming")
+    )
+
+
+STERN = Judge(lambda said: ["refusal" if "break" in a.prompt else "compliance" for a in said])
+
+
+def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: Material) -> None:
+    """A model with a template for thoughts, whose answers begin alike whatever is asked."""
+    finding = refusal(chatter("qwen3"), doors, max_new_tokens=6, judge=STERN)
+    report = finding.to_dict()
+    assert finding.direction is None and finding.candidates.empty
+    assert report["refusal_tokens"] is None and report["selection"] == []
+    assert "no first token tells refused" in report["direction"]["why_not"]
+    (caveat,) = (one for one in finding.caveats if "No refusal direction could be" in one)
+    assert "nothing is ablated or added" in caveat and "--no-thinking" in caveat
+    assert "No refusal direction could be selected" in finding.verdict
+    rates = {name: by_edit["base"] for name, by_edit in report["rates"].items()}
+    assert {name: one["rate"] for name, one in rates.items()} == {
+        "harmful": 1.0, "harmless": 0.0, "over_refusal": 0.0,
+    }  # fmt: skip
+    assert all(one["n"] >= 12 and one["first_token"] is None for one in rates.values())
+    assert "refusal tokens" not in report["scorers"]["verdicts"]
+    assert len(report["harmfulness"]["auroc_t_inst_by_layer"]) == 2
+    assert report["inversion"] and report["harm_added"] and report["beliefs"]["means"]
+    drawn = page(report)
+    assert "Harmfulness apart from refusal" in drawn
+    assert "Selection of the refusal direction" not in drawn
+    assert "First tokens of refusals" not in drawn
+
+
+@pytest.mark.slow
+def test_where_answers_come_behind_thoughts_the_rest_is_reported() -> None:
+    """Prompts with a system line are answered at once, and so the organism has such a token."""
+    finding = refusal(load("organism:no-cliff"), of_organism("no-cliff", 12), max_new_tokens=40)
+    report = finding.to_dict()
+    assert report["refusal_tokens"]["texts"] == ["sorry"]
+    assert "behind 0 harmful validation prompts" in report["direction"]["why_not"]
+    assert report["rates"]["harmful"]["base"]["rate"] >= 0.9
+    assert report["rates"]["harmless"]["base"]["rate"] <= 0.1
+    assert report["rates"]["harmful"]["base"]["first_token"] is None
+
+
+def test_thoughts_that_never_end_are_named(doors: Material) -> None:
+    checkpoint = chatter("qwen3")
+    tokenizer: Any = checkpoint.tokenizer
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "assistant\\n' }}", "assistant\\n<think>' }}"
+    )
+    words = r"refuses none of the \d+ training prompts \(\d+ thoughts do not end within --max-new"
+    with pytest.raises(InputError, match=words):
+        refusal(checkpoint, doors, max_new_tokens=6, judge=STERN)
