@@ -49,6 +49,9 @@ CONTROLLERS = ("logistic", "mlp")
 BUDGET = 24
 """Settings of each method that are tried through the model."""
 
+CONTROLLER_SHARE = 0.001
+"""Of the model's parameters, that a controller should not exceed; in small models it may."""
+
 _SPANS = {"prompt": Span.last(), "onward": Span.onward()}
 _WEAKEST, _STRONGEST = 0.25, 2.0  # times a mean difference, or a share of a state's norm
 _NEGLIGIBLE = 0.05  # of the largest layer weight; below it a layer is not edited
@@ -155,10 +158,18 @@ def train(
             "seed": options.seed,
             "trials": trials,
             **own,
+            "size": _size(chosen, checkpoint),
             "prompts": given.meta,
             "refusal_ids": list(read.refusal_ids),
         },
     )
+
+
+def _size(policy: Policy, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Numbers that decide, those of the gate and the sites' weights, against the model's."""
+    count = sum(value.numel() for value in policy.gate.state_dict().values()) + len(policy.weights)
+    share = count / checkpoint.anatomy.parameters
+    return {"parameters": count, "share": share, "aim": CONTROLLER_SHARE}
 
 
 def layers_tried(layers: Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ from analyses.cli.refusal import HarmfulFiles, HarmlessFiles, JudgeSpec, OverRef
 if TYPE_CHECKING:
     from analyses.steering_finding.finding import SteeringFinding
     from analyses.steering_finding.material import TestSet
+    from analyses.steering_finding.splits import Split
     from interp.checkpoint import Checkpoint
     from interp.prompt_sets import Prompt, PromptSet
     from steering.examples import TrainingSet
@@ -61,6 +62,12 @@ def train(
         bool, typer.Option(help="Train layer weights of was-plus through the frozen model.")
     ] = True,
     end_to_end_batch: Annotated[int, typer.Option(help="Prompts in a step of that.")] = 32,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Of files: source holds out whole sources where a label has several; or random."
+        ),
+    ] = "source",
     limit: PromptLimit = None,
     thinking: Thinking = None,
     chat_template: options.ChatTemplate = None,
@@ -71,11 +78,12 @@ def train(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Train a policy; over-refusal prompts are on its benign side."""
+    from analyses.steering_finding.splits import require_split
     from steering.calibration import LEAST_TPR
     from steering.training import Options, require_method
     from steering.training import train as run
 
-    kind = require_method(method)
+    kind, parting = require_method(method), require_split(split)
     settings = Options(
         fpr=fpr,
         least_tpr=LEAST_TPR if least_tpr is None else least_tpr,
@@ -88,9 +96,8 @@ def train(
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     checkpoint = options.with_template(checkpoint, chat_template)
     template = {} if thinking is None else {"enable_thinking": thinking}
-    given = _training(
-        checkpoint, model, (harmful, harmless, over_refusal, jailbroken), template, limit, seed
-    )
+    files = (harmful, harmless, over_refusal, jailbroken)
+    given = _training(checkpoint, model, files, template, limit, seed, parting)
     with options.progress_bars() as progress:
         policy = run(
             checkpoint, given, kind, settings, workdir=options.workdir(), progress=progress
@@ -219,6 +226,7 @@ def _training(
     template: dict[str, Any],
     limit: int | None,
     seed: int,
+    split: "Split",
 ) -> "TrainingSet":
     """An organism's own prompts, files, or the built-in ones."""
     from analyses.steering_finding.material import file_training, organism_training
@@ -243,6 +251,7 @@ def _training(
         template=template,
         limit=limit,
         seed=seed,
+        split=split,
     )
 
 
@@ -269,6 +278,18 @@ def _show_training(policy: "Policy") -> None:
             f"gate: threshold {gate['threshold']:.3g} set on {gate['set_on']} benign prompts; on "
             f"validation prompts it opens for {gate['fpr']:.1%} of benign, {opened} ones."
         )
+    descent, size = record["end_to_end"], record["size"]
+    if descent is not None:
+        options.say(
+            f"end to end: {descent['steps']} steps, taken after {descent['best']}, where the loss "
+            f"of validation prompts was lowest ({min(descent['held']):.3g})."
+        )
+    much = f", above the {size['aim']:.1%} that are aimed at" * (size["share"] > size["aim"])
+    options.say(
+        f"controller: {size['parameters']} parameters, {size['share']:.2%} of the model's{much}."
+    )
+    for label, how in record["prompts"]["split"].items():
+        options.say(f"validation of {label} prompts, {how}.")
 
 
 def _show(finding: "SteeringFinding") -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from analyses.refusal_finding.material import rows_of
+from analyses.steering_finding.splits import Split, parted
 from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.organisms.data import OrganismPrompt
-from interp.prompt_sets import Prompt, PromptSet, split_at_random, without_duplicates
+from interp.prompt_sets import Prompt, PromptSet, without_duplicates
 from steering.examples import Cases, Examples, TrainingSet
 
 SETS = ("harmful", "jailbroken", "harmless", "over_refusal")
@@ -92,7 +93,8 @@ def organism_training(
         held.harmful, tuple(p for p in held.benign if _pair(p) not in setting), held.jailbroken
     )
     refusals = {p.refusal for p in train.harmful if isinstance(p, OrganismPrompt)}
-    return _training(checkpoint, train, validation, calibration, tuple(sorted(refusals)), {})
+    settings = {"template": {}, "split": {"all": "by pairs of verb and object"}}
+    return _training(checkpoint, train, validation, calibration, tuple(sorted(refusals)), settings)
 
 
 def file_training(
@@ -104,8 +106,9 @@ def file_training(
     template: dict[str, Any] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    split: Split = "source",
 ) -> TrainingSet:
-    """Prompts of a user, split at random within each source.
+    """Prompts of a user; how each label was split is in the set's `meta`.
 
     Args:
         checkpoint: to be steered.
@@ -115,6 +118,7 @@ def file_training(
         template: arguments of the chat template.
         limit: prompts of a label, at most.
         seed: of the split.
+        split: `source` holds out whole sources of a label that has several; `random` never does.
 
     Raises:
         InputError: a part is too small.
@@ -122,13 +126,21 @@ def file_training(
     harmful, jailbroken, benign = (
         _first(some, limit) for some in without_duplicates(harmful, jailbroken, benign)
     )
-    sides = [split_at_random(some, _HARMFUL, seed) for some in (harmful, jailbroken)]
-    fitted, chosen, setting = split_at_random(benign, _SHARES, seed)
+    sides = [parted(some, _HARMFUL, split, seed) for some in (harmful, jailbroken)]
+    spared = parted(benign, _SHARES, split, seed)
     train, validation = (
-        Sides(sides[0][i].prompts, own.prompts, sides[1][i].prompts)
-        for i, own in enumerate((fitted, chosen))
+        Sides(sides[0].sets[i].prompts, spared.sets[i].prompts, sides[1].sets[i].prompts)
+        for i in range(2)
     )
-    return _training(checkpoint, train, validation, setting.prompts, (), template or {})
+    told = {label: how for part in (*sides, spared) for label, how in part.told.items()}
+    return _training(
+        checkpoint,
+        train,
+        validation,
+        spared.sets[2].prompts,
+        (),
+        {"template": template or {}, "split": told},
+    )
 
 
 def organism_tests(name: str, limit: int | None = None) -> TestSet:
@@ -180,10 +192,12 @@ def _training(
     validation: Sides,
     calibration: Sequence[Prompt],
     refusals: tuple[str, ...],
-    template: dict[str, Any],
+    settings: dict[str, Any],
 ) -> TrainingSet:
+    """Rendered; `settings`, with the `template` and how it was split, go into the provenance."""
+
     def render(prompts: Sequence[Prompt]) -> Cases:
-        return Cases(tuple(prompts), tuple(rows_of(checkpoint, prompts, template)))
+        return Cases(tuple(prompts), tuple(rows_of(checkpoint, prompts, settings["template"])))
 
     parts = {
         "train": (*train.harmful, *train.jailbroken, *train.benign),
@@ -199,7 +213,7 @@ def _training(
         validation.examples(render),
         render(calibration),
         refusals,
-        {**meta, "template": template},
+        {**meta, **settings},
     )
 
 
