@@ -67,6 +67,9 @@ def heatmap(
         top: end of the colour scale; None takes the largest value.
     """
     columns = max((len(line) for line in grid), default=0)
+    if top is None:
+        # Left to plotly, the scale would begin at the smallest value rather than at 0.
+        top = max((value for line in grid for value in line if value is not None), default=1.0)
     figure = go.Figure(
         go.Heatmap(
             z=[[_short(value) for value in line] for line in grid],
@@ -221,9 +224,7 @@ def bars(labels: Sequence[str], series: Sequence[Series], *, x: str) -> go.Figur
     return figure
 
 
-def _heat_layout(
-    rows: Mapping[int, str], title: str, x: str, y: str, top: float | None
-) -> dict[str, Any]:
+def _heat_layout(rows: Mapping[int, str], title: str, x: str, y: str, top: float) -> dict[str, Any]:
     """Cells of equal height under a horizontal colour bar, with margins that nothing moves."""
     bar = {
         "title": {"text": title, "side": "top"},

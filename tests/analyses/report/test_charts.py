@@ -59,3 +59,8 @@ def test_log_axes_have_round_ticks(y: list[float | None], ticks: list[str]) -> N
     axis = lines([Series("a", range(len(y)), y)], x="x", y="y", log=True).layout.yaxis
     assert list(axis.ticktext) == ticks
     assert axis.type == "log"
+
+
+def test_the_scale_of_a_heatmap_begins_at_0_however_high_the_values_lie() -> None:
+    figure = heatmap([[0.8, None], [1.2, 0.9]], {0: "0", 1: "1"}, title="x", hover="", top=None)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1.2)
