@@ -4,12 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 OUT ?= runs/report
 
-.PHONY: help setup report test lint types contracts pytest clean
+.PHONY: help setup report notebooks test lint types contracts pytest clean
 
 help:
-	@echo "make report   a sink report on an embedded model, in $(OUT)/report.html"
-	@echo "make test     lint, types, import contracts, tests with coverage"
-	@echo "make setup    .venv with everything in it"
+	@echo "make report     a sink report on an embedded model, in $(OUT)/report.html"
+	@echo "make test       lint, types, import contracts, tests with coverage"
+	@echo "make setup      .venv with everything in it"
+	@echo "make notebooks  examples/notebooks/*.ipynb from examples/*.py"
 
 setup: $(READY)
 
@@ -23,6 +24,9 @@ $(READY): pyproject.toml constraints.txt
 report: $(READY)
 	$(BIN)/mechguard report --out $(OUT)
 	@echo "Open $(OUT)/report.html"
+
+notebooks: $(READY)
+	$(BIN)/python examples/notebooks/write.py
 
 test: lint types contracts pytest
 
