@@ -1,4 +1,8 @@
-"""Probes read: directions, estimators, guards and detectors stand on this floor."""
+"""Probes read: directions, estimators, guards, detectors and repair stand on this floor.
+
+A function that is named like its module is imported from there: `probes.repair.repair`,
+`probes.repair_report.repair_report`.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -38,6 +42,11 @@ if TYPE_CHECKING:
     from probes.nulls import random_vectors as random_vectors
     from probes.nulls import selectivity as selectivity
     from probes.nulls import shuffled_label_null as shuffled_label_null
+    from probes.repair import RepairPlan as RepairPlan
+    from probes.repair import save_repaired as save_repaired
+    from probes.repair_report import FineTuning as FineTuning
+    from probes.repair_report import RepairReport as RepairReport
+    from probes.repair_report import persistence as persistence
     from probes.selection import Selection as Selection
     from probes.selection import score_candidates as score_candidates
     from probes.selection import select as select
@@ -55,11 +64,14 @@ __getattr__, __all__ = attach(
         "Collection": "stored",
         "Direction": "directions",
         "Directions": "directions",
+        "FineTuning": "repair_report",
         "FittedProbe": "fitted",
         "Guard": "guard",
         "LatentGuard": "latent_guard",
         "MassMean": "estimators",
         "ProbeGrid": "grid",
+        "RepairPlan": "repair",
+        "RepairReport": "repair_report",
         "Selection": "selection",
         "StackedProbe": "stacking",
         "TokenProbe": "token_probe",
@@ -76,11 +88,13 @@ __getattr__, __all__ = attach(
         "last_token_floor": "floors",
         "length_floor": "floors",
         "lexical_floor": "floors",
+        "persistence": "repair_report",
         "plan_collection": "collecting",
         "random_direction_null": "nulls",
         "random_vectors": "nulls",
         "read_published": "directions",
         "refusal_directions": "directions",
+        "save_repaired": "repair",
         "score_candidates": "selection",
         "scorers": "",
         "select": "selection",

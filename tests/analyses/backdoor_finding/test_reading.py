@@ -1,4 +1,4 @@
-"""What is read on the most suspicious string: which strings are inert, and when heads are swapped."""
+"""What is read on the most suspicious string: what counts as inert, and when heads are swapped."""
 
 from dataclasses import replace
 from functools import cache
