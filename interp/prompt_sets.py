@@ -5,12 +5,11 @@ the last token of an instruction "harmful or harmless" is in part "with or witho
 `equalise` takes that away, and says how well such surface alone told the classes apart.
 """
 
-import csv
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,13 @@ class Prompt:
         messages: `role` and `content`, for a chat template.
         label: of its class, such as `harmful`, `harmless` or `alarming`.
         source: where it comes from; what is trained on one source is tested on another.
+        group: equal for prompts that are not independent, such as those of one wording; or None.
     """
 
     messages: tuple[Message, ...]
     label: str
     source: str
+    group: str | None = field(default=None, kw_only=True)
 
     @property
     def text(self) -> str:
@@ -117,10 +118,13 @@ def builtin() -> PromptSet:
     `harmful` and `harmless` are pairs of the same opening and, within two words, the same length;
     none ends in a mark. `alarming` ones are harmless and sound otherwise. CC0.
     """
-    path = Path(__file__).parent / "data" / "prompts.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return PromptSet(tuple(_prompt(row["text"], row["label"], "mechguard") for row in rows))
+    table = csv_table(Path(__file__).parent / "data" / "prompts.csv")
+    return PromptSet(
+        tuple(
+            Prompt(({"role": "user", "content": text},), label, "mechguard")
+            for text, label in zip(table["text"], table["label"], strict=True)
+        )
+    )
 
 
 def read_prompts(
@@ -133,9 +137,9 @@ def read_prompts(
     """Read prompts from a file or a data set of the `datasets` library.
 
     `.csv`, `.parquet` and `.jsonl` hold a column `messages`, or a text under one of the usual names
-    (text, prompt, instruction, goal, forbidden_prompt, behavior, question), and may hold `label`
-    and `source`; `.json` is a list of strings, `.txt` a prompt a line. Anything else is taken for
-    the name of a data set, NAME or NAME:SPLIT.
+    (text, prompt, instruction, goal, forbidden_prompt, behavior, question), and may hold `label`,
+    `source` and `group`; `.json` is a list of strings, `.txt` a prompt a line. Anything else is
+    taken for the name of a data set, NAME or NAME:SPLIT.
 
     Args:
         path: of the file, or name of the data set.
@@ -153,6 +157,9 @@ def read_prompts(
     messages = _messages(table, name)
     labels = table["label"] if "label" in table else [label] * len(table)
     sources = table["source"] if "source" in table else [source or Path(name).stem] * len(table)
+    groups: Any = [None] * len(table)
+    if "group" in table:  # an empty cell says nothing
+        groups = table["group"].map(str, na_action="ignore").astype(object).fillna("")
     if any(one is None or str(one).strip() == "" for one in labels):
         raise InputError(
             f"{name} has prompts without a label; give a column `label`, or one label for all."
@@ -160,8 +167,8 @@ def read_prompts(
     known = relabel or {}
     return PromptSet(
         tuple(
-            Prompt(said, known.get(str(one), str(one)), str(origin))
-            for said, one, origin in zip(messages, labels, sources, strict=True)
+            Prompt(said, known.get(str(one), str(one)), str(origin), group=group or None)
+            for said, one, origin, group in zip(messages, labels, sources, groups, strict=True)
         )
     )
 
@@ -313,7 +320,7 @@ def _stripped(prompt: Prompt) -> Prompt:
     *before, last = prompt.messages
     bare = prompt.text.rstrip(_MARKS)
     content = bare or prompt.text  # a prompt of marks alone stays what it is
-    return Prompt((*before, {**last, "content": content}), prompt.label, prompt.source)
+    return replace(prompt, messages=(*before, {**last, "content": content}))
 
 
 def _matched(prompts: PromptSet, positive: str, negative: str) -> set[int]:
@@ -330,10 +337,6 @@ def _matched(prompts: PromptSet, positive: str, negative: str) -> set[int]:
         both = min(len(ones), len(others))
         keep |= {*ones[:both], *others[:both]}
     return keep
-
-
-def _prompt(text: str, label: str, source: str) -> Prompt:
-    return Prompt(({"role": "user", "content": text},), label, source)
 
 
 def read_table(name: str) -> pd.DataFrame:

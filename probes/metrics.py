@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import norm, rankdata
 
 from interp.errors import InputError, NumericalError
@@ -11,6 +11,7 @@ from interp.intervals import Interval, auroc_interval, wilson
 from interp.ranking import area
 
 _RESAMPLES = 2000
+_WEIGHTS = 2_000_000  # of cases in resamples, at once
 _NEGATIVES_PER_FPR = 3  # an event of rate f is missed by 3/f trials in one case of twenty
 
 
@@ -194,16 +195,51 @@ def _by_cluster(
     seed: int,
 ) -> Interval:
     names, member = np.unique(clusters, return_inverse=True)
-    counts = [len(np.unique(member[side])) for side in (~positive, positive)]
-    rows = [np.flatnonzero(member == number) for number in range(len(names))]
+    groups = [len(np.unique(member[side])) for side in (~positive, positive)]
     rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(_RESAMPLES):
-        chosen = np.concatenate([rows[i] for i in rng.integers(len(names), size=len(names))])
-        side = positive[chosen]
-        if side.any() and not side.all():
-            drawn.append(area(scores[chosen][side], scores[chosen][~side]))
-    if not drawn or min(drawn) == max(drawn):
-        return auroc_interval(value, counts[0], counts[1])
+    drawn = np.concatenate(
+        [
+            _weighted_areas(scores, positive, _drawn(len(names), size, rng)[:, member])
+            for size in _portions(_RESAMPLES, len(scores))
+        ]
+    )
+    drawn = drawn[~np.isnan(drawn)]  # of resamples without one of the classes
+    if not len(drawn) or drawn.min() == drawn.max():
+        return auroc_interval(value, groups[0], groups[1])
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _portions(resamples: int, cases: int) -> list[int]:
+    """Sizes of portions of resamples, so that few weights are in memory at once."""
+    size = max(1, _WEIGHTS // cases)
+    return [min(size, resamples - begun) for begun in range(0, resamples, size)]
+
+
+def _drawn(
+    clusters: int, resamples: int, rng: np.random.Generator
+) -> Int[np.ndarray, "resamples clusters"]:
+    """How often each resample draws each cluster."""
+    return np.stack(
+        [
+            np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
+            for _ in range(resamples)
+        ]
+    )
+
+
+def _weighted_areas(
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    weights: Int[np.ndarray, "resamples n"],
+) -> Float[np.ndarray, " resamples"]:
+    """AUROC with every case counted as often as its weight says; NaN without a class."""
+    order = np.argsort(scores, kind="stable")
+    begins = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of equal scores
+    ordered = weights[:, order]
+    high = np.add.reduceat(ordered * positive[order], begins, axis=1)
+    low = np.add.reduceat(ordered * ~positive[order], begins, axis=1)
+    above = (high * (low.cumsum(1) - low / 2)).sum(1)
+    pairs = (high.sum(1) * low.sum(1)).astype(float)
+    areas: np.ndarray = above / np.where(pairs > 0, pairs, np.nan)
+    return areas

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
-from analyses.refusal_finding.material import is_harmful
+from analyses.refusal_finding.material import clusters_of, is_harmful
 from analyses.refusal_finding.separation import within_strata, within_strata_null
 from analyses.refusal_finding.speak import Said
 from interp.errors import InputError
@@ -44,6 +44,11 @@ class Asked:
         return Cells(harmful, self.said.refused)
 
     @property
+    def clusters(self) -> Shaped[np.ndarray, " n"] | None:
+        """What prompts share that are not independent, or None."""
+        return clusters_of(self.said.prompts, self.cells.harmful)
+
+    @property
     def labels(self) -> np.ndarray:
         """Of the prompts."""
         return np.array([prompt.label for prompt in self.said.prompts])
@@ -73,10 +78,14 @@ def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions)
     AUROCs are over all test prompts, whatever the checkpoint does with them, so that a direction
     that only knows refusal does not pass for one that knows harmfulness.
     """
-    harmful = test.cells.harmful
+    harmful, clusters = test.cells.harmful, test.clusters
     by_position = {
         name: [
-            auroc(test.states.values[:, i, j].astype(float) @ harm.vectors[i, j], harmful)
+            auroc(
+                test.states.values[:, i, j].astype(float) @ harm.vectors[i, j],
+                harmful,
+                clusters=clusters,
+            )
             for i in range(len(harm.layers))
         ]
         for name, j in (("t_inst", 0), ("t_post_inst", len(harm.positions) - 1))
@@ -91,6 +100,7 @@ def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions)
         "cosine_with_refusal_by_layer": [
             cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
         ],
+        "interval_method": by_position["t_inst"][0].method,
         "latent_guard": latent_guard(train, test),
         "n": {"harmful": int(harmful.sum()), "harmless": int((~harmful).sum())},
         "cells": {"train": train.cells.counts(), "test": test.cells.counts()},
@@ -116,7 +126,12 @@ def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
     scores = {name: g.decision_function(test.outputs.t_inst) for name, g in fitted.items()}
     positive, negative, on = _deceiving(test)
     kept = positive | negative
-    found = auroc(scores["ours"][kept], positive[kept])
+    clusters = test.clusters
+    found = auroc(
+        scores["ours"][kept],
+        positive[kept],
+        clusters=None if clusters is None else clusters[kept],
+    )
     labels = {
         str(label): auroc(scores["ours"][mask | negative], mask[mask | negative]).value
         for label in dict.fromkeys(test.labels)
@@ -125,6 +140,7 @@ def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
     return {
         "auroc": found.value,
         "interval": list(found.interval),
+        "interval_method": found.method,
         "on": on,
         "n": {"positives": found.positives, "negatives": found.negatives},
         "tpr_at_fpr": [_at(scores["ours"][kept], positive[kept], fpr) for fpr in _FPRS],

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analyses.finding import Finding
 from analyses.refusal_finding.causal import EDITS
 from analyses.refusal_finding.choosing import Choice
-from analyses.refusal_finding.material import Material, is_harmful
+from analyses.refusal_finding.material import Material, clusters_of, is_harmful
 from analyses.refusal_finding.speak import Said
 from analyses.refusal_finding.verdict import verdict
 from interp.checkpoint import Checkpoint
@@ -208,6 +209,7 @@ def _caveats(checkpoint: Checkpoint, material: Material, report: dict[str, Any])
             _about_scoring(material, report),
             _about_floors(report),
             _about_cells(report),
+            _about_clusters(material),
             _always(),
         )
         for note in notes
@@ -287,6 +289,24 @@ def _about_cells(report: dict[str, Any]) -> list[str]:
         f"There are fewer than 8 training prompts of {', '.join(few)}; with such cells thin or "
         "empty, harmfulness and refusal go together in the prompts and cannot be told apart by "
         "them."
+    ]
+
+
+def _about_clusters(material: Material) -> list[str]:
+    harmful = np.array([is_harmful(prompt) for prompt in material.test])
+    names = clusters_of(material.test.prompts, harmful)
+    if names is not None:
+        return [
+            f"The {len(names)} test prompts share verb and object, or their group, so that there "
+            f"are {len(set(names))} different ones: intervals of AUROCs resample these, and all "
+            "other intervals take prompts as independent."
+        ]
+    if material.refusals:
+        return []  # an organism's, of which no two share a pair
+    return [
+        "Intervals take prompts as independent: where several share a wording they are too narrow. "
+        "A column `group` in the files of prompts, equal for those that do, has them resampled "
+        "together."
     ]
 
 

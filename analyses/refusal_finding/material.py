@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Shaped
+
 from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -30,6 +33,7 @@ COMPLYING = ("Sure", "Certainly", "Of course", "Here is", "Here are", "Yes")
 
 _OPENING = 3  # words of an organism's answers that make its opening
 _SHARES = (0.5, 0.2, 0.3)
+_LEAST_CLUSTERS = 5  # of a class, below which a bootstrap over them says nothing
 _MIN = 8  # prompts of a class in a part, below which nothing can be told
 
 
@@ -73,6 +77,29 @@ def is_harmful(prompt: Prompt) -> bool:
     if isinstance(prompt, OrganismPrompt):
         return prompt.harmful
     return prompt.label == "harmful"
+
+
+def clusters_of(
+    prompts: Sequence[Prompt], positive: Bool[np.ndarray, " n"]
+) -> Shaped[np.ndarray, " n"] | None:
+    """What prompts share that are not independent: an organism's verb and object, else `group`.
+
+    None where no two share it, or where a class holds fewer than 5 different ones: so few cannot be
+    resampled, and the prompts must be taken as independent.
+
+    Args:
+        prompts: of a test.
+        positive: the class of each.
+    """
+    names = np.array([_shared(prompt) or f"prompt {i}" for i, prompt in enumerate(prompts)])
+    few = min(len(np.unique(names[side])) for side in (positive, ~positive)) < _LEAST_CLUSTERS
+    return None if few or len(np.unique(names)) == len(names) else names
+
+
+def _shared(prompt: Prompt) -> str | None:
+    if isinstance(prompt, OrganismPrompt):
+        return f"{prompt.request.verb} {prompt.request.object}"
+    return prompt.group
 
 
 def rows_of(

@@ -17,7 +17,7 @@ from analyses.refusal_finding.attribution import attribution
 from analyses.refusal_finding.choosing import Choice, choose, first_tokens
 from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
-from analyses.refusal_finding.material import Material, default_material, is_harmful
+from analyses.refusal_finding.material import Material, clusters_of, default_material, is_harmful
 from analyses.refusal_finding.openings import contrast, knows
 from analyses.refusal_finding.speak import Said, Speaker
 from analyses.refusal_finding.strips import strips
@@ -227,17 +227,19 @@ def _separate(
     for name, asked in (("train", heard.train), ("test", heard.test)):
         chosen = _mask(asked.said, "harmful") | _mask(asked.said, "harmless")
         said = asked.said.where(chosen)
-        kept[name] = (asked.states[chosen], _mask(said, "harmful"), said.rows)
-    states, positive, rows = kept["train"]
+        kept[name] = (asked.states[chosen], _mask(said, "harmful"), said)
+    states, positive, said = kept["train"]
+    tested, truth, asked_of = kept["test"]
     difference = difference_in_means(states[positive], states[~positive], **_provenance(speaker))
     found = separation.separation(
         difference,
         states,
         positive,
-        kept["test"][0],
-        kept["test"][1],
-        (rows, kept["test"][2]),
+        tested,
+        truth,
+        (said.rows, asked_of.rows),
         seed,
+        clusters_of(asked_of.prompts, truth),
     )
     return difference, found, separation.geometry(difference, states, positive, seed)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from scipy.stats import rankdata
 
 from interp.prompts import Row
@@ -30,6 +30,7 @@ def separation(
     test_positive: Bool[np.ndarray, " m"],
     rows: tuple[Sequence[Row], Sequence[Row]],
     seed: int,
+    clusters: Shaped[np.ndarray, " m"] | None = None,
 ) -> list[dict[str, Any]]:
     """AUROC on test prompts, a record for each layer and position.
 
@@ -41,6 +42,8 @@ def separation(
         test_positive: their classes.
         rows: training and test prompts, for the floor: what the token at the position tells alone.
         seed: of the nulls.
+        clusters: a name for each test prompt, equal for prompts that are not independent; the
+            intervals resample these.
 
     Returns:
         `null_max` is the 95th percentile of the largest AUROC of the grid under shuffled labels,
@@ -65,13 +68,16 @@ def separation(
     for i, layer in enumerate(test.layers):
         for j, position in enumerate(test.positions):
             here = test.values[:, i, j].astype(np.float64)
-            measured = auroc(here @ directions.vectors[i, j], test_positive, seed=seed)
+            measured = auroc(
+                here @ directions.vectors[i, j], test_positive, clusters=clusters, seed=seed
+            )
             found.append(
                 {
                     "layer": layer,
                     "segment_position": position,
                     "auroc": measured.value,
                     "interval": list(measured.interval),
+                    "interval_method": measured.method,
                     "null_max": null.q95,
                     "last_token_floor": floors[position],
                     "null_quantile": null.quantile(measured.value),

@@ -65,6 +65,15 @@ def test_every_format(tmp_path: Path, suffix: str) -> None:
     assert read.sha256 != read_prompts(path, "harmful").sha256
 
 
+def test_groups_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("text,group\nPaint a door!,one\nPaint a wall!,\nPaint a gate!,one\n")
+    read = read_prompts(path, "harmless")
+    assert [prompt.group for prompt in read] == ["one", None, "one"]
+    other = prompts("Break a door", "Break a wall")
+    assert [p.group for p in equalise(read + other).prompts][:2] == ["one", None]
+
+
 def test_messages_labels_and_sources_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     said = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]

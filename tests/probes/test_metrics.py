@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.errors import InputError, NumericalError
+from interp.ranking import area
 from probes.metrics import auroc, operating_point, threshold_for_fpr, tpr_at_fpr
 
 
@@ -67,6 +68,25 @@ def test_clusters_widen_the_interval() -> None:
     widths = [r.interval[1] - r.interval[0] for r in (alone, clustered)]
     assert clustered.method == "clusters" and widths[1] > 1.5 * widths[0]
     assert clustered == auroc(scores, positive, clusters=template)
+
+
+def test_resampled_clusters_equal_a_loop_over_gathered_cases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(4)
+    cluster = rng.integers(12, size=90)
+    positive = rng.random(90) < 0.4
+    scores = np.round(rng.normal(size=90) + positive, 1)  # with ties
+    fast = auroc(scores, positive, clusters=cluster, seed=5).interval
+    rows = [np.flatnonzero(cluster == number) for number in range(12)]
+    draws, areas = np.random.default_rng(5), []
+    for _ in range(2000):
+        chosen = np.concatenate([rows[i] for i in draws.integers(12, size=12)])
+        side = positive[chosen]
+        areas.append(area(scores[chosen][side], scores[chosen][~side]))
+    assert fast == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), abs=1e-12)
+    monkeypatch.setattr("probes.metrics._WEIGHTS", 700)
+    assert auroc(scores, positive, clusters=cluster, seed=5).interval == fast
 
 
 def test_clusters_at_the_edge() -> None:

@@ -1,8 +1,11 @@
 """What a refusal report runs on: parts that share nothing, and sentences about their surface."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from analyses.refusal_finding.material import is_harmful, of_organism, of_sets
+from analyses.refusal_finding.material import clusters_of, is_harmful, of_organism, of_sets
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
 
@@ -110,3 +113,34 @@ def test_an_organism_brings_refusals_and_pairs_that_no_part_shares() -> None:
     assert {"harmful", "jailbroken", "accepted_harmful", "refused_harmful"} <= harmful
     assert not harmful & {"harmless", "alarming", "refused_harmless", "accepted_harmless"}
     assert made.texts
+
+
+def grouped(label: str, groups: int) -> PromptSet:
+    return PromptSet(
+        tuple(
+            Prompt(
+                ({"role": "user", "content": f"{label} {i}"},), label, "s", group=f"g{i % groups}"
+            )
+            for i in range(40)
+        )
+    )
+
+
+def test_prompts_of_one_group_are_resampled_together() -> None:
+    prompts = (grouped("harmful", 6) + grouped("harmless", 8)).prompts
+    truth = np.array([is_harmful(prompt) for prompt in prompts])
+    names = clusters_of(prompts, truth)
+    assert names is not None and set(names) == {f"g{i}" for i in range(8)}
+    few = (grouped("harmful", 4) + grouped("harmless", 8)).prompts
+    assert clusters_of(few, truth) is None
+    alone = tuple(replace(prompt, group=None) for prompt in prompts)
+    assert clusters_of(alone, truth) is None
+
+
+def test_an_organisms_prompts_of_one_verb_and_object_belong_together() -> None:
+    every = of_organism("chat").test.prompts
+    truth = np.array([is_harmful(prompt) for prompt in every])
+    names = clusters_of(every, truth)
+    assert names is not None and 100 < len(set(names)) < len(names) / 2
+    once = [prompt for prompt in every if prompt.label in ("harmful", "harmless")]
+    assert clusters_of(once, np.array([is_harmful(prompt) for prompt in once])) is None
