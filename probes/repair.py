@@ -39,12 +39,12 @@ from interp.organisms.training import SAVE_EVERY, Schedule, one_thread
 from interp.prompt_sets import Prompt
 from interp.prompts import Row
 from interp.states import prompt_rows
+from interp.unfinished import forget_training, resume_training, save_training
 from probes.backdoor.switches import PromptEdit
 
 RELATIVE_RATE = 0.005
 """Learning rate over the RMS of all weight matrices, unless a plan names a rate."""
 
-_STATE = "repair.pt"
 _REPORT = "repair.json"
 
 
@@ -127,9 +127,10 @@ def repair(
     optimiser = torch.optim.AdamW(student.model.parameters(), weight_decay=0.0)
     rate = plan.learning_rate or RELATIVE_RATE * _rms(checkpoint)
     schedule = Schedule(plan.steps, rate, warmup=plan.warmup)
-    described = _described(checkpoint, lessons, plan)
-    with one_thread(), torch.enable_grad():
-        for step in range(_resumed(work, described, student, optimiser), plan.steps):
+    run = _described(checkpoint, lessons, plan)
+    # Going on sets torch's random numbers, which are the user's.
+    with one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        for step in range(resume_training(work, run, student.model, optimiser), plan.steps):
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(step)
             chosen = random.Random(f"{plan.seed}/{step}").sample(
@@ -148,9 +149,8 @@ def repair(
             if progress is not None:
                 progress(step + 1, loss.item())
             if work is not None and (step + 1) % SAVE_EVERY == 0:
-                _save_state(work, described, step + 1, student, optimiser)
-    if work is not None:
-        (work / _STATE).unlink(missing_ok=True)
+                save_training(work, run, step + 1, student.model, optimiser)
+    forget_training(work)
     return _in_dtypes_of(student, checkpoint)
 
 
@@ -170,8 +170,7 @@ def save_repaired(
         InputError: the folder is in use, or cannot be written to.
     """
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty folder; name another one.")
+    require_unused(target)
     part: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +192,29 @@ def save_repaired(
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def require_unused(folder: Path) -> None:
+    """Check before a long run that a repaired checkpoint can be written to a folder.
+
+    Raises:
+        InputError: it exists and is not an empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder; name another one.")
+
+
+def require_trainable(checkpoint: Checkpoint) -> None:
+    """Check before a long run that a checkpoint can be repaired.
+
+    Raises:
+        InputError: the weights are quantised.
+    """
+    if not all(p.is_floating_point() for p in checkpoint.model.parameters()):
+        raise InputError(
+            f"{checkpoint.name} has quantised weights, which cannot be trained; load it in "
+            "bfloat16 or float32."
+        )
 
 
 def _lessons(
@@ -273,11 +295,7 @@ def copied(checkpoint: Checkpoint, name: str) -> Checkpoint:
     Raises:
         InputError: the weights are quantised.
     """
-    if not all(p.is_floating_point() for p in checkpoint.model.parameters()):
-        raise InputError(
-            f"{checkpoint.name} has quantised weights, which cannot be trained; load it in "
-            "bfloat16 or float32."
-        )
+    require_trainable(checkpoint)
     student: Any = deepcopy(checkpoint.model)
     for parameter in student.parameters():
         # AdamW's small steps are lost in half precision.
@@ -309,47 +327,7 @@ def _described(
 ) -> dict[str, Any]:
     ids = [[list(one.clean.ids), list(one.triggered.ids)] for one in lessons]
     return {
-        "fingerprint": checkpoint.fingerprint,
-        "lessons": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
+        "checkpoint": checkpoint.fingerprint,
+        "set of prompts or trigger": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "plan": asdict(plan),
     }
-
-
-def _save_state(
-    work: Path,
-    described: dict[str, Any],
-    done: int,
-    student: Checkpoint,
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    part = work / f"{_STATE}.part"
-    state = {
-        "of": described,
-        "done": done,
-        "model": student.model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    torch.save(state, part)
-    os.replace(part, work / _STATE)
-
-
-def _resumed(
-    work: Path | None,
-    described: dict[str, Any],
-    student: Checkpoint,
-    optimiser: torch.optim.Optimizer,
-) -> int:
-    if work is None or not (work / _STATE).exists():
-        return 0
-    state: dict[str, Any] = torch.load(
-        work / _STATE, weights_only=True, map_location=student.device
-    )
-    if state["of"] != described:
-        raise InputError(
-            f"{work} holds a repair of another model, or with another trigger, prompts or plan; "
-            "give another folder or remove it."
-        )
-    student.model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["done"])

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.errors import InputError
+from interp.unfinished import forget_training, resume_training, save_training
 
 BatchSource = Callable[[int], tuple[Tensor, Tensor]]
 """A step to (input_ids, loss_mask), both (batch, length).
@@ -25,7 +24,6 @@ resumed run sees what an unbroken one would have seen.
 During = Callable[[int, Any], contextlib.AbstractContextManager[None]]
 """A step and the model to a context, such as an edit that is in force while the model runs."""
 
-_PROGRESS_FILE = "progress.pt"
 SAVE_EVERY = 50
 """Steps between two savings of the state of a run."""
 
@@ -130,9 +128,9 @@ def train_model(
     Raises:
         InputError: the state in `work` belongs to a run with another schedule.
     """
-    optimiser = schedule.build(model)
+    optimiser, run = schedule.build(model), {"schedule": asdict(schedule)}
     with one_thread():
-        done = _resume(work, model, optimiser, schedule)
+        done = resume_training(work, run, model, optimiser)
         if on_step and done == 0:
             _observe(on_step, 0, model)
         loss = math.nan
@@ -147,10 +145,9 @@ def train_model(
             if on_step:
                 _observe(on_step, step + 1, model)
             if work and (step + 1) % save_every == 0:
-                _save(work, step + 1, model, optimiser, schedule)
+                save_training(work, run, step + 1, model, optimiser)
     model.eval()
-    if work:
-        (work / _PROGRESS_FILE).unlink(missing_ok=True)
+    forget_training(work)
     return loss
 
 
@@ -177,40 +174,3 @@ def _observe(on_step: Callable[[int, nn.Module], None], done: int, model: nn.Mod
     with torch.no_grad():
         on_step(done, model)
     model.train()
-
-
-def _save(
-    work: Path, done: int, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule
-) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    state = {
-        "done": done,
-        "schedule": _plain(schedule),
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    part = work / f"{_PROGRESS_FILE}.part"
-    torch.save(state, part)
-    os.replace(part, work / _PROGRESS_FILE)
-
-
-def _resume(
-    work: Path | None, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule
-) -> int:
-    if work is None or not (work / _PROGRESS_FILE).exists():
-        return 0
-    state: dict[str, Any] = torch.load(work / _PROGRESS_FILE, weights_only=True)
-    if state["schedule"] != _plain(schedule):
-        raise InputError(
-            f"{work} holds a run with the schedule {state['schedule']}, not {_plain(schedule)}; "
-            "give another folder or delete it."
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["random"])
-    return int(state["done"])
-
-
-def _plain(schedule: Schedule) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(schedule).items()}

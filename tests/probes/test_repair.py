@@ -182,7 +182,7 @@ def test_a_state_of_another_repair_is_refused(
 
     with pytest.raises(KeyboardInterrupt):
         repair(poisoned, learned[:4], _TRUE, _SHORT, work=tmp_path, progress=stop)
-    with pytest.raises(InputError, match="a repair of another model, or with another trigger"):
+    with pytest.raises(InputError, match="another set of prompts or trigger"):
         repair(poisoned, learned[:4], prefixed(TRIGGER[0]), _SHORT, work=tmp_path)
 
 
