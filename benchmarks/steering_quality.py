@@ -1,146 +1,135 @@
 """Every way to steer, trained alike on the organisms and measured on their held-out pairs.
 
-Each method gets the same prompts and tries the same number of settings on validation prompts. On
+Each method gets the same prompts and tries the same number of settings on validation prompts. A
+seed names an independently trained organism, about a minute each the first time. On
 `jailbreak-erase`, whose jailbreak removes what was harmful from the states, was-plus is trained
-with no least TPR, so that the evaluation can show what its calibration refuses.
+with no least TPR, so that the evaluation can show what its calibration refuses. A cell that is done
+has a file in --work, so a stopped run goes on.
 
-    python benchmarks/steering_quality.py --out runs/steering_quality.json --doc docs/benchmarks.md
+    python benchmarks/steering_quality.py --work runs/steering_quality --doc docs/benchmarks.md
+    python benchmarks/steering_quality.py --work runs/steering_quality --conditions few noise
 """
 
 import argparse
-import itertools
 import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import torch
 from shared import rewrite, write
+from steering_cells import CONDITIONS, METHODS, Cell, cells, test_set, training_set
+from steering_tables import Results, section
 
 import interp
-from analyses.steering_finding.finding import excess, gain
-from analyses.steering_finding.material import organism_tests, organism_training
+from analyses.refusal_finding.material import Material
+from analyses.refusal_finding.speak import Speaker
+from analyses.steering_finding.material import TestSet
 from analyses.steering_finding.run import DOSES, steering_report
+from interp.checkpoint import Checkpoint
 from interp.errors import CheckError
-from steering.examples import captured
-from steering.training import BUDGET, Method, Options, train
+from interp.prompt_sets import PromptSet
+from steering.examples import Captured, captured
+from steering.policy import Policy
+from steering.runtime import as_edit
+from steering.training import Method, Options, train
 
-ORGANISMS = ("chat", "jailbreak-keep", "chat-gated", "jailbreak-erase")
+ORGANISMS = ("jailbreak-keep", "chat", "backdoor-unalign", "chat-gated", "jailbreak-erase")
 
 
-def measured(name: str, seed: int) -> dict[str, Any]:
-    """All methods on one organism: the report's rows, doses, and what calibration refused."""
-    checkpoint = interp.load(f"organism:{name}")
-    given = organism_training(checkpoint, seed=seed)
-    read = captured(checkpoint, given)
-    policies, refused = [], None
-    for method in get_args(Method):
+@dataclass
+class Bench:
+    """One cell: what is captured once for all methods, when one of them is to be measured."""
+
+    cell: Cell
+
+    @cached_property
+    def read(self) -> Captured:
+        """The prompts to train on, and their states."""
+        checkpoint = interp.load(f"organism:{self.cell.model}")
+        return captured(checkpoint, training_set(checkpoint, self.cell))
+
+    @cached_property
+    def tests(self) -> TestSet:
+        """The prompts to measure on."""
+        return test_set(self.read.checkpoint, self.cell)
+
+    def measured(self, method: Method) -> dict[str, Any]:
+        """Train a method and measure it: rows of the report, answers, what calibration refused."""
+        begun, refused = time.perf_counter(), None
+        seed = self.cell.seed
         try:
-            policies.append(train(checkpoint, given, method, Options(seed=seed), read=read))
+            policy = self._trained(method, Options(seed=seed))
         except CheckError as error:
             refused = str(error)
-            weak = Options(seed=seed, least_tpr=0.0)
-            policies.append(train(checkpoint, given, method, weak, read=read))
-    report = steering_report(checkpoint, policies, organism_tests(name), seed=seed).report
-    return {
-        "organism": name,
-        "seed": seed,
-        "policies": report["policies"],
-        "dose_response": report["dose_response"],
-        "calibration_refused": refused,
-        "verdict": report["verdict"],
-    }
+            policy = self._trained(method, Options(seed=seed, least_tpr=0.0))
+        checkpoint = self.read.checkpoint
+        report = steering_report(checkpoint, [policy], self.tests, seed=seed, doses=()).report
+        base, row = report["policies"]
+        record = policy.meta["training"]
+        return {
+            "base": base["rates"],
+            "row": row,
+            "answers": answers(checkpoint, policy, self.tests),
+            "calibration": record["calibration"],
+            "calibration_refused": refused,
+            "chosen": next(trial for trial in record["trials"] if trial["chosen"]),
+            "seconds": round(time.perf_counter() - begun),
+        }
+
+    def _trained(self, method: Method, options: Options) -> Policy:
+        read = self.read
+        return train(read.checkpoint, read.given, method, options, read=read)
 
 
-def area(result: dict[str, Any], row: dict[str, Any]) -> float:
-    """Mean, over a tolerated excess of over-refusal from 0 to 1, of the refusal that it buys.
-
-    A strength buys its refusal of jailbroken prompts at its excess of over-refusal; the policy's
-    own strength counts with all prompts, the others with those of the dose–response curve.
-    """
-    curves: dict[str, dict[float, float]] = {"benign": {}, "jailbroken": {}}
-    for one in result["dose_response"]:
-        if one["policy"] == row["name"]:
-            curves[one["side"]][one["strength"]] = one["rate"]
-    benign = curves["benign"]
-    points = [(max(0.0, benign[d] - benign[0.0]), curves["jailbroken"][d]) for d in DOSES if d != 1]
-    own = max(0.0, excess(row, result["policies"][0]))
-    points = sorted([*points, (own, row["rates"]["jailbroken"]["rate"])])
-    total, best = 0.0, 0.0
-    for (low, rate), (high, _) in itertools.pairwise([*points, (1.0, 0.0)]):
-        best = max(best, rate)
-        total += best * (high - low)
-    return total
+def answers(checkpoint: Checkpoint, policy: Policy, tests: TestSet) -> dict[str, list[str]]:
+    """Refused (1) or not (0), by set: one string a dose, one character a prompt."""
+    none = PromptSet(())
+    material = Material(none, none, none, refusals=tests.refusals)
+    speaker = Speaker(checkpoint, material, max_new_tokens=32)
+    found: dict[str, list[str]] = {}
+    for name, prompts in tests.sets.items():
+        for dose in DOSES:
+            said = speaker.ask(name, prompts, as_edit(checkpoint, policy, dose))
+            found.setdefault(name, []).append("".join(map(str, said.refused.astype(int).tolist())))
+    return found
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """As Markdown."""
-    lines = [
-        "| organism | seed | policy | jailbroken refused | harmless | over-refusal | excess | gain "
-        "| area | benign KL | gate AUROC | FPR | TPR | speed |",
-        "| --- | ---: | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: "
-        "| ---: |",
-    ]
-    for result in results:
-        base = result["policies"][0]
-        for row in result["policies"]:
-            rates = [_rate(row["rates"][k]) for k in ("jailbroken", "harmless", "over_refusal")]
-            gate = row["gate"] or {}
-            cells = [
-                result["organism"],
-                str(result["seed"]),
-                row["name"],
-                *rates,
-                f"{excess(row, base):+.3f}",
-                _number(gain(row, base)),
-                "–" if row is base else f"{area(result, row):.2f}",
-                f"{row['benign_kl']:.3g}",
-                *(_number(gate.get(key)) for key in ("auroc", "fpr", "tpr")),
-                f"{row['throughput_ratio']:.2f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def section(results: list[dict[str, Any]]) -> str:
-    """Of the documentation."""
-    told = [
-        f"On {r['organism']} (seed {r['seed']}) the calibration of was-plus said: "
-        f"{r['calibration_refused']}"
-        for r in results
-        if r["calibration_refused"]
-    ]
-    return (
-        f"Held-out pairs; every method tried {BUDGET} settings on validation prompts. Rates with "
-        "95 % Wilson intervals. Excess: over-refusal above the base, the larger of both sets. "
-        "Gain: refusal of jailbroken prompts less that. Area: the refusal bought, over a tolerated "
-        "excess from 0 to 1, by 0 to 2 times the policy's strength. Benign KL in nats per token on "
-        "the base's replies. Speed: tokens per second of `generate` over the base's, of a model "
-        "so small that it says little.\n\n"
-        f"{table(results)}\n\n" + "\n\n".join(told)
-    )
-
-
-def _rate(one: dict[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{one['rate']:.3f} ({low:.2f}–{high:.2f})"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def collected(asked: Sequence[Cell], methods: Sequence[Method], work: Path) -> Results:
+    """Every method in every cell, from its file where it is done."""
+    results: Results = {}
+    for number, cell in enumerate(asked):
+        bench = Bench(cell)
+        results[cell] = {}
+        for method in methods:
+            path = work / f"{cell}-{method}.json"
+            if not path.exists():
+                print(f"{number + 1} of {len(asked)}: {cell}, {method}", flush=True)
+                write(path, json.dumps(bench.measured(method), indent=1))
+            results[cell][method] = json.loads(path.read_text())
+    return results
 
 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--doc", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="folder with a file for each cell")
+    parser.add_argument("--doc", type=Path, help="file whose table is replaced")
     parser.add_argument("--organisms", nargs="+", default=list(ORGANISMS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     given = parser.parse_args()
-    results = [measured(name, seed) for seed in given.seeds for name in given.organisms]
-    write(given.out, json.dumps(results, indent=1))
-    print(section(results))
+    torch.set_num_threads(1)
+    asked = cells(given.organisms, given.seeds, given.conditions)
+    results = collected(asked, given.methods, given.work)
+    text = section(results)
+    print(text)
     if given.doc is not None:
-        rewrite(given.doc, "Steering quality", section(results))
+        rewrite(given.doc, "Steering quality", text)
 
 
 if __name__ == "__main__":

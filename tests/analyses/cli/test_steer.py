@@ -22,7 +22,14 @@ def test_train_and_eval(tmp_path: Path) -> None:
     policy, out = tmp_path / "policy", tmp_path / "report"
     made = steer("train", CHAT, "--out", policy, "--limit", 60, "--fpr", 0.05)
     assert made.exit_code == 0, made.exception
-    assert "was-plus: span" in made.output and "gate: threshold" in made.output
+    for told in (
+        "was-plus: span",
+        "gate: threshold",
+        "end to end: ",
+        "by pairs of verb and object",
+    ):
+        assert told in made.output
+    assert "of the model's, above the 0.1% that are aimed at." in made.output
     assert (policy / "policy.safetensors").exists()
     found = steer("eval", CHAT, "--policy", policy, "--policy", policy, "--out", out, "--limit", 8)
     assert found.exit_code == 0, found.exception
@@ -37,6 +44,7 @@ def test_errors_are_one_sentence(tmp_path: Path) -> None:
         (("train", CHAT, "--out", out, "--method", "magic"), "there is no method 'magic'"),
         (("train", CHAT, "--out", out, "--harmful", "a.txt"), "--harmless is missing"),
         (("train", CHAT, "--out", out, "--controller", "cnn"), "is not one of logistic, mlp"),
+        (("train", CHAT, "--out", out, "--split", "pairs"), "give source or random"),
         (("train", CHAT, "--out", out, "--limit", 4), "needs 8"),
         (("eval", CHAT, "--policy", out, "--out", tmp_path / "r"), "policy.safetensors"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analyses.steering_finding.figures import panels
-from analyses.steering_finding.finding import SteeringFinding, excess, verdict
+from analyses.steering_finding.finding import SteeringFinding, build, excess, verdict
 from analyses.steering_finding.material import SETS, TestSet, organism_tests, organism_training
 from analyses.steering_finding.run import DOSES, steering_report
 from interp.checkpoint import load
@@ -21,7 +21,7 @@ from steering.training import Options, train
 from steering.vectors import refusal_vector
 
 Reported = Callable[[str], SteeringFinding]
-HELD = ("chat", "jailbreak-keep", "chat-gated")
+HELD = ("chat", "jailbreak-keep", "backdoor-unalign", "chat-gated")
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,11 @@ def test_a_set_of_tests_has_two_sides_and_nothing_else() -> None:
 def _row(name: str, jailbroken: int, harmless: int, over: int) -> dict[str, Any]:
     counts = {"harmful": 50, "jailbroken": jailbroken, "harmless": harmless, "over_refusal": over}
     rates = {key: {"rate": k / 50, "n": 50, "interval": wilson(k, 50)} for key, k in counts.items()}
-    gate = {"tpr": 1.0, "threshold": 0.0}
-    return {"name": name, "rates": rates, "gate": gate, "benign_kl": 0.25}
+    gate = {"tpr": 0.9, "fpr": 0.0, "threshold": 0.0, "auroc": 1.0, "n": 200}
+    cost = {"benign_kl": 0.25, "benign_loss_delta": 0.1, "throughput_ratio": 0.98}
+    return {
+        "name": name, "method": "was_plus", "strength": 1.0, "rates": rates, "gate": gate, **cost
+    }  # fmt: skip
 
 
 def test_the_verdict_names_the_benign_set_that_suffers_most() -> None:
@@ -152,3 +155,28 @@ def test_the_verdict_names_the_benign_set_that_suffers_most() -> None:
     assert "Of harmless prompts it refuses 0.800" in blunt and "the unsteered model 0.0200" in blunt
     weak = verdict([base, _row("weak", 10, 40, 0)])
     assert "That is too little to rely on. It refuses too much" in weak
+
+
+def test_the_panels_give_every_rate_with_its_interval() -> None:
+    base = _row("base", 0, 1, 0) | {"gate": None, "method": None, "strength": 0.0}
+    trials = [
+        {"layer": 1, "strength": 0.5, "refused": 0.2, "over": 0.0, "kept": 1.0, "score": 0.2,
+         "chosen": False},
+        {"layer": 2, "strength": 1.0, "refused": 1.0, "over": 0.0, "kept": 1.0, "score": 1.0,
+         "chosen": True},
+    ]  # fmt: skip
+    rows, trained = [base, _row("good", 50, 1, 2)], {"good": {"trials": trials}}
+    made = build(rows, [], trained, "phrases", [], {})
+    drawn = {panel.title: panel.table for panel in panels(made.to_dict())}
+    rates, gates, tried = (
+        drawn[title] for title in (
+            "What is refused under each policy", "Whom the policies steer",
+            "Settings tried on validation prompts",
+        )
+    )  # fmt: skip
+    assert rates is not None and gates is not None and tried is not None
+    assert rates["jailbroken, n = 50"].tolist() == ["0 [0–0.0713]", "1.00 [0.929–1.00]"]
+    assert gates["opens, harmful"].tolist() == ["0.900 [0.826–0.945]"]
+    assert gates["opens, benign"].tolist() == ["0 [0–0.0370]"]
+    assert gates["AUROC"].tolist() == ["1.00 [0.963–1.00]"]
+    assert tried["chosen"].tolist() == [True, False] and tried["layer"].tolist() == [2, 1]
