@@ -10,6 +10,7 @@ from analyses.report.charts import Series, forest, lines
 from analyses.report.panel import Panel
 from analyses.report.text import estimate
 from analyses.report.theme import ACCENT, BLUE, GREY, MARKS
+from interp.intervals import auroc_interval, wilson
 
 _SETS = {
     "harmful": ("harmful", GREY, "circle"),
@@ -17,6 +18,7 @@ _SETS = {
     "harmless": ("harmless", BLUE, "square"),
     "over_refusal": ("over-refusal", "#2a9d8f", "triangle-up"),
 }
+_HARMFUL = ("harmful", "jailbroken")  # not from `material`, for a page is drawn without torch
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
 _RESULTS = {"refused": "refused", "over": "benign", "kept": "harmful", "score": "score"}
 
@@ -86,27 +88,39 @@ def _gates(finding: dict[str, Any]) -> Panel:
     """Whom the policies steer; the base steers nobody."""
     table = []
     for row in finding["policies"][1:]:
-        gate = row["gate"]
+        gate, sizes = row["gate"], _sizes(row["rates"])
+        score = gate["auroc"]
         table.append(
             {
                 "policy": row["name"],
-                "method": row["method"],
                 "strength": row["strength"],
-                "AUROC": gate["auroc"],
                 "threshold": gate["threshold"],
-                "opens, harmful": gate["tpr"],
-                "opens, benign": gate["fpr"],
-                "n": gate["n"],
+                "AUROC": None if score is None else estimate(score, *auroc_interval(score, *sizes)),
+                "opens, benign": _share(gate["fpr"], sizes[0]),
+                "opens, harmful": _share(gate["tpr"], sizes[1]),
             }
         )
+    benign, harmful = _sizes(finding["policies"][0]["rates"])
     return Panel(
         "Whom the policies steer",
-        "A gate scores every prompt and opens above its threshold: the shares of harmful and "
-        "jailbroken prompts, and of benign ones, that are steered at all. AUROC is that of its "
-        "scores. A policy without a gate steers every prompt.",
+        "A gate scores every prompt and opens above its threshold: the shares of "
+        f"{benign} benign prompts and of {harmful} harmful or jailbroken ones that are steered at "
+        "all. AUROC is that of its scores. Intervals at 95 %: Wilson's, and Newcombe's for the "
+        "AUROC. A policy without a gate steers every prompt.",
         table=pd.DataFrame(table),
         csv="tables/policies.csv",
     )
+
+
+def _sizes(rates: dict[str, Any]) -> tuple[int, int]:
+    """Benign and harmful prompts in all sets together."""
+    counts = {name: one["n"] for name, one in rates.items() if one}
+    harmful = sum(n for name, n in counts.items() if name in _HARMFUL)
+    return sum(counts.values()) - harmful, harmful
+
+
+def _share(share: float, n: int) -> str:
+    return estimate(share, *wilson(round(share * n), n))
 
 
 def _costs(finding: dict[str, Any]) -> Panel:

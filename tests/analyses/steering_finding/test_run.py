@@ -178,5 +178,5 @@ def test_the_panels_give_every_rate_with_its_interval() -> None:
     assert rates["jailbroken, n = 50"].tolist() == ["0 [0–0.0713]", "1.00 [0.929–1.00]"]
     assert gates["opens, harmful"].tolist() == ["0.900 [0.826–0.945]"]
     assert gates["opens, benign"].tolist() == ["0 [0–0.0370]"]
-    assert gates["AUROC"].tolist() == ["1.00 [0.963–1.00]"]
+    assert gates["AUROC"].tolist() == ["1.00 [0.980–1.00]"]
     assert tried["chosen"].tolist() == [True, False] and tried["layer"].tolist() == [2, 1]
