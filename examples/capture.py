@@ -122,7 +122,8 @@ print((table.round(2) + 0.0).to_string())
 
 # %% [markdown]
 # A state can be carried over from another prompt: here the state of a harmless request at the end
-# of the prompt, into harmful ones, layer by layer. Where the refusal goes, it had been decided.
+# of the prompt, into harmful ones, layer by layer. Where that takes the refusal away, what decides
+# is in this state by then.
 
 # %%
 other = prompt_states(checkpoint, prompt_rows(checkpoint, prompts["harmless"][:1]))
