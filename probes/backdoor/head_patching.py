@@ -15,14 +15,15 @@ trigger in turn. What a head does there is what any change of string does, in th
 same place and on the same requests; heads of the same layer would be no such control, because more
 than one of them may carry the effect, and one of every layer stands out on any model. A head is
 named only if the lower end of its interval lies above the largest share that *any* head reaches
-with *any* of the nineteen (by chance that happens to at most one string in twenty, however many
-heads there are), and above 5 % of the effect.
+with *any* of the nineteen (by chance that happens to at most one string in twenty in either
+direction, however many heads there are), and above 5 % of the effect.
 
-Shares of single heads need not add up: heads stand in for one another, and later ones read earlier.
+Shares of single heads need not add up: heads stand in for one another, and later ones read what
+earlier ones wrote. Layers of linear attention have no heads here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -139,26 +140,27 @@ def patch_heads(
     rows = [chosen.with_ids(ids, placement) for ids in (candidate.ids, *pretenders)]
     plain = [swap.run(some, []) for some in rows]
     low, high = bootstrap(plain[0].effect, seed)
-    measured: dict[str, Any] = {
-        "effect": float(plain[0].effect.mean()),
-        "interval": (float(low), float(high)),
-        "effect_null_high": max(float(one.effect.mean()) for one in plain[1:]),
-        "where": where,
-        "requests": len(chosen),
-        "strings": len(pretenders),
-    }
-    bare = HeadPatching(pd.DataFrame(), together=None, **measured)
-    if not bare.found:
-        return bare
+    result = HeadPatching(
+        pd.DataFrame(),
+        float(plain[0].effect.mean()),
+        (float(low), float(high)),
+        max(float(one.effect.mean()) for one in plain[1:]),
+        None,
+        where,
+        len(chosen),
+        len(pretenders),
+    )
+    if not result.found:
+        return result
     found = []
     for number, some in enumerate(rows, start=1):
         found.append(swap.run(some, [[head] for head in heads]))
         if progress is not None:
             progress(number, len(rows))
-    table = _table(heads, found, seed)
-    named = HeadPatching(table, together=None, **measured).named
-    together = _together(swap.run(rows[0], [list(named)]), seed) if named else None
-    return HeadPatching(table, together=together, **measured)
+    result = replace(result, heads=_table(heads, found, seed))
+    if not result.named:
+        return result
+    return replace(result, together=_together(swap.run(rows[0], [result.named]), seed))
 
 
 def _able(requests: Requests, kind: Kind) -> Requests:

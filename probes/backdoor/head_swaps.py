@@ -29,7 +29,8 @@ from probes.backdoor.working import Behaviour, Kind
 from probes.head_ablation import Head
 
 Where = Literal["last", "all"]
-"""At the last prompt token, or at every token, those of a forced opening included."""
+"""At the last prompt token, where the first token of the reply is decided (later ones feel it only
+through what attends to that place), or at every token, those of a forced opening included."""
 
 Side = Literal["removed", "restored"]
 """From the inert run into that with the string, or the other way round."""
