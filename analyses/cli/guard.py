@@ -1,6 +1,7 @@
 """`mechguard guard`: fit a guard and say what it is worth, and score prompts with it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,7 @@ def fit(
         str,
         typer.Option(help="centred, paper (as published: all layers, threshold 0) or probe."),
     ] = "centred",
+    equalise: options.Equalise = True,
     seed: options.Seed = 0,
     limit: Annotated[
         int | None, typer.Option(help="Take the first N prompts of each label only.", min=1)
@@ -90,6 +92,7 @@ def fit(
         insist=fpr is not None,
         seed=seed,
         limit=limit,
+        equal=equalise,
     )
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     checkpoint = options.with_template(checkpoint, chat_template)
@@ -105,6 +108,7 @@ def fit(
             seed=seed,
             progress=lambda done, total: progress("prompts", done, total),
         )
+    guard = replace(guard, record={**guard.record, "surface": prompts.surface})
     guard = guard.calibrated(prompts.calibrating_harmful, prompts.calibrating_harmless)
     evaluation = guard.evaluate(prompts.test_harmful, prompts.test_benign)
     if not options.is_first_rank():

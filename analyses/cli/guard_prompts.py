@@ -27,7 +27,8 @@ class GuardPrompts:
     """Prompts by their use; no text is in two of fitted, calibrating and test.
 
     `benign` sets and confirms the threshold; None if there is too little of it. What confirms it
-    is among `test_benign`, unless it is calibrated on.
+    is among `test_benign`, unless it is calibrated on. `surface` is what equalising did to prompts
+    of files: how many were dropped, and the AUROC of length and final mark before and after.
     """
 
     harmful: PromptSet
@@ -38,6 +39,7 @@ class GuardPrompts:
     test_harmful: PromptSet
     test_benign: PromptSet
     template: dict[str, Any] = field(default_factory=dict)
+    surface: dict[str, Any] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
 
 
@@ -51,6 +53,7 @@ def guard_prompts(
     insist: bool,
     seed: int,
     limit: int | None,
+    equal: bool = True,
 ) -> GuardPrompts:
     """The prompts of files, of an organism, or the built-in ones.
 
@@ -63,6 +66,7 @@ def guard_prompts(
         insist: too few benign prompts are an error even if they are an organism's own.
         seed: of the parts and halves.
         limit: first prompts of each label.
+        equal: equalise final marks and lengths of harmful and harmless prompts of files.
 
     Raises:
         InputError: one class without the other, an empty class, or too few benign prompts.
@@ -73,17 +77,21 @@ def guard_prompts(
             "of another would be told apart by their source."
         )
     if harmful and harmless:
-        chosen = _parted(
-            prompts_of(harmful, "harmful"), prompts_of(harmless, "harmless"), seed, limit
+        chosen = _of_files(
+            prompts_of(harmful, "harmful") + prompts_of(harmless, "harmless"), equal, seed, limit
         )
     elif model.startswith("organism:"):
         chosen = _organism(model.removeprefix("organism:"), limit)
     else:
         own = builtin()
         chosen = _parted(own.of("harmful"), own.of("harmless"), seed, limit)
-    chosen = replace(chosen, caveats=(*chosen.caveats, *_surface(chosen)))
+    chosen = _cautioned(chosen, _surface(chosen.harmful, chosen.harmless, "of the fit"))
     if benign:
-        return _with_benign(chosen, _first(prompts_of(benign, "benign"), limit), fpr, seed)
+        given = _first(prompts_of(benign, "benign"), limit)
+        chosen = _with_benign(chosen, given, fpr, seed)
+        return _cautioned(
+            chosen, _surface(chosen.test_harmful, chosen.test_benign, "and benign ones of the test")
+        )
     return _with_own(chosen, fpr, insist, seed)
 
 
@@ -117,16 +125,42 @@ def _with_benign(
     return replace(chosen, benign=benign, test_benign=test + further)
 
 
-def _surface(chosen: GuardPrompts) -> list[str]:
+def _cautioned(chosen: GuardPrompts, caveats: Sequence[str]) -> GuardPrompts:
+    return replace(chosen, caveats=(*chosen.caveats, *caveats))
+
+
+def _surface(harmful: PromptSet, harmless: PromptSet, which: str) -> list[str]:
     """What surface alone tells of the classes; t_inst may be the very mark that differs."""
-    told = equalise(chosen.harmful + chosen.harmless, final_punctuation=False, length=False)
+    sides = {"harmful": harmful, "harmless": harmless}
+    both = [replace(prompt, label=label) for label, side in sides.items() for prompt in side]
+    told = equalise(PromptSet(tuple(both)), final_punctuation=False, length=False)
     return [
-        f"{what} alone tells the harmful prompts of the fit from the harmless ones with an AUROC "
-        f"of {value:.2f}, so part of what is measured may be that; equalise the prompts first "
-        "(interp.prompt_sets.equalise)."
+        f"{what} alone tells the harmful from the harmless prompts {which} with an AUROC of "
+        f"{value:.2f}, so part of what is measured may be that."
         for what, value in (("A final mark", told.mark_auroc[0]), ("Length", told.length_auroc[0]))
         if value > _SURFACE
     ]
+
+
+def _of_files(prompts: PromptSet, equal: bool, seed: int, limit: int | None) -> GuardPrompts:
+    """Prompts of files, freed from surface differences unless that is switched off."""
+    if not equal:
+        return _parted(prompts.of("harmful"), prompts.of("harmless"), seed, limit)
+    (different,) = without_duplicates(prompts)
+    freed = equalise(different)
+    made = _parted(freed.prompts.of("harmful"), freed.prompts.of("harmless"), seed, limit)
+    surface = {
+        "dropped": freed.dropped,
+        "length_auroc": list(freed.length_auroc),
+        "mark_auroc": list(freed.mark_auroc),
+    }
+    told = " and ".join(f"{count} {label}" for label, count in freed.dropped.items())
+    caveat = (
+        f"Final marks are stripped from harmful and harmless prompts, and lengths matched: {told} "
+        "prompts without a match are left out (--no-equalise keeps them). Benign traffic stays as "
+        "it is."
+    )
+    return _cautioned(replace(made, surface=surface), [caveat])
 
 
 def _parted(harmful: PromptSet, harmless: PromptSet, seed: int, limit: int | None) -> GuardPrompts:
@@ -135,7 +169,8 @@ def _parted(harmful: PromptSet, harmless: PromptSet, seed: int, limit: int | Non
         if set(part.labels) != {"harmful", "harmless"}:
             raise InputError(
                 f"{len(harmful)} harmful and {len(harmless)} harmless prompts (fewer with --limit) "
-                f"leave a class without a prompt to {name} on; give at least 10 of each."
+                f"leave a class without a prompt to {name} on; give at least 10 of each, of like "
+                "lengths, or leave lengths unequal with --no-equalise."
             )
     (fit_harmful, fit_harmless), calibrating, test = (
         (part.of("harmful"), part.of("harmless")) for part in parts

@@ -56,6 +56,13 @@ Bos = Annotated[
 ]
 Dtype = Annotated[DtypeChoice, typer.Option(help="Cast the weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Equalise = Annotated[
+    bool,
+    typer.Option(
+        "--equalise/--no-equalise",
+        help="Strip final marks and match lengths of harmful and harmless prompts of files.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the bootstrap and the noise.")]
 Limit = Annotated[
     int | None, typer.Option(help="Documents of each file, and prompts of a label, at most.")

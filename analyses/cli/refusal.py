@@ -32,13 +32,6 @@ PromptLimit = Annotated[
     int | None,
     typer.Option("--limit", help="Prompts of a label in each part, at most.", show_default=False),
 ]
-Equalise = Annotated[
-    bool,
-    typer.Option(
-        "--equalise/--no-equalise",
-        help="Strip final marks and match lengths of harmful and harmless prompts.",
-    ),
-]
 JudgeSpec = Annotated[
     str | None,
     typer.Option(
@@ -69,7 +62,7 @@ def refusal(
     ] = None,
     max_new_tokens: NewTokens = 64,
     limit: PromptLimit = None,
-    equalise: Equalise = True,
+    equalise: options.Equalise = True,
     judge: JudgeSpec = None,
     thinking: Thinking = None,
     chat_template: options.ChatTemplate = None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from interp import organisms
+from interp import artifacts, organisms
 
 Run = Callable[..., Any]
 KEEP = "organism:jailbreak-keep"
@@ -74,6 +74,10 @@ def test_files_of_prompts(run: Run, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     assert row(result.out, "threshold")[1:] == ["set", "for", "FPR", "0.03"]
     assert "traffic" in result.out and "come from the same sources" in result.out
+    surface = artifacts.load(out, "guard").meta["record"]["surface"]
+    assert surface["length_auroc"][1] == 0.5 and set(surface["dropped"]) == {"harmful", "harmless"}
+    told = " and ".join(f"{count} {label}" for label, count in surface["dropped"].items())
+    assert f"{told} prompts without a match are left out" in result.out
 
 
 def test_too_little_traffic_is_told(run: Run, tmp_path: Path) -> None:

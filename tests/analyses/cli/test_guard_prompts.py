@@ -77,9 +77,29 @@ def test_a_surface_that_tells_the_classes_is_told(tmp_path: Path) -> None:
     marked, bare = tmp_path / "marked.txt", tmp_path / "bare.txt"
     marked.write_text("\n".join(f"What is the number {i}?" for i in range(20)))
     bare.write_text("\n".join(f"Name all of number {i}" for i in range(20, 40)))
-    made = chosen(harmful=[str(bare)], harmless=[str(marked)])
+    made = chosen(harmful=[str(bare)], harmless=[str(marked)], equal=False)
+    assert made.surface == {} and any(prompt.text.endswith("?") for prompt in made.harmless)
     assert any("A final mark alone tells" in said and "1.00" in said for said in made.caveats)
     assert not any("Length alone" in said for said in made.caveats)
+
+
+def test_files_are_equalised_and_what_was_dropped_is_told(tmp_path: Path) -> None:
+    marked, bare = tmp_path / "marked.txt", tmp_path / "bare.txt"
+    long = [f"Tell me what the number {i} is good for?" for i in range(7)]
+    marked.write_text("\n".join([*(f"What is the number {i}?" for i in range(20)), *long]))
+    bare.write_text("\n".join(f"Name all of number {i}" for i in range(20, 43)))
+    made = chosen(harmful=[str(bare)], harmless=[str(marked)])
+    assert made.surface["dropped"] == {"harmful": 3, "harmless": 7}
+    assert made.surface["mark_auroc"] == [1.0, 0.5] and made.surface["length_auroc"][1] == 0.5
+    assert any("3 harmful and 7 harmless" in said for said in made.caveats)
+    assert not any("alone tells" in said for said in made.caveats)
+    assert not any(prompt.text.endswith("?") for prompt in made.harmless + made.test_benign)
+    traffic = tmp_path / "traffic.txt"
+    traffic.write_text("\n".join(f"Is it question {i}?" for i in range(70)))
+    with_traffic = chosen(
+        harmful=[str(bare)], harmless=[str(marked)], benign=[str(traffic)], fpr=0.1
+    )
+    assert any("A final mark alone" in said and "test" in said for said in with_traffic.caveats)
 
 
 def test_limit_is_for_each_label() -> None:
