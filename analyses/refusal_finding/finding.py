@@ -95,6 +95,7 @@ def build(
         "cosine_map": found["cosine_map"],
         "beliefs": found["beliefs"],
         "inversion": found["inversion"],
+        "inversion_unplaced": found["inversion_unplaced"],
         "harm_added": found["harm_added"],
         "random_rates": found.get("random_rates", []),
         "dose_response": found.get("dose_response", []),
@@ -210,6 +211,7 @@ def _caveats(checkpoint: Checkpoint, material: Material, report: dict[str, Any])
             _about_floors(report),
             _about_cells(report),
             _about_clusters(material),
+            _about_inversion(report),
             _always(),
         )
         for note in notes
@@ -307,6 +309,17 @@ def _about_clusters(material: Material) -> list[str]:
         "Intervals take prompts as independent: where several share a wording they are too narrow. "
         "A column `group` in the files of prompts, equal for those that do, has them resampled "
         "together."
+    ]
+
+
+def _about_inversion(report: dict[str, Any]) -> list[str]:
+    count = report["inversion_unplaced"]
+    if not count:
+        return []
+    return [
+        f"In {count} requests of the inversion test the question could not be told from the "
+        "request, because the tokenizer changes its text: there the direction is added to the "
+        "first token of the request alone, and does less than it might."
     ]
 
 

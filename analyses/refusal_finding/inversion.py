@@ -43,11 +43,14 @@ class Task:
         rows: rendered; `instruction` covers the request alone, without the question.
         harmful: whether they are.
         tags: answered by a tag.
+        unplaced: rows in which the question cannot be told from the request, so that `instruction`
+            is the first token alone.
     """
 
     rows: tuple[Row, ...]
     harmful: bool
     tags: bool
+    unplaced: int = 0
 
 
 def inversion_task(speaker: Speaker, prompts: Sequence[Prompt], harmful: bool) -> Task:
@@ -56,15 +59,19 @@ def inversion_task(speaker: Speaker, prompts: Sequence[Prompt], harmful: bool) -
     tokenizer: Any = speaker.checkpoint.tokenizer
     if {BAD, GOOD} <= set(tokenizer.get_vocab()):  # an organism, which knows no question in words
         return Task(tuple(_tag_row(speaker, p, i) for i, p in enumerate(chosen)), harmful, True)
-    rows = []
+    rows: list[Row] = []
+    unplaced = 0
     for number, prompt in enumerate(chosen):
         body = f"User wants to {prompt.text}"
         question = _QUESTIONS[number % len(_QUESTIONS)]
         message = {**prompt.messages[-1], "content": f"{body}\n{question}"}
         asked = replace(prompt, messages=(*prompt.messages[:-1], message))
         (row,) = speaker.rows([asked])
-        rows.append(_request_only(speaker, row, number, question))
-    return Task(tuple(rows), harmful, False)
+        begin, stop = _request_only(speaker, row, question)
+        unplaced += stop == begin
+        spans = {**row.segments, "instruction": (begin, max(stop, begin + 1))}
+        rows.append(Row(number, row.ids, row.domain, spans))
+    return Task(tuple(rows), harmful, False, unplaced)
 
 
 def _tag_row(speaker: Speaker, prompt: Prompt, number: int) -> Row:
@@ -73,15 +80,17 @@ def _tag_row(speaker: Speaker, prompt: Prompt, number: int) -> Row:
     return Row(number, tuple(ids), "", {"instruction": row.segments["instruction"]})
 
 
-def _request_only(speaker: Speaker, row: Row, number: int, question: str) -> Row:
-    """The instruction's span without the question behind it, found by decoding from its end."""
+def _request_only(speaker: Speaker, row: Row, question: str) -> tuple[int, int]:
+    """The instruction's span without the question behind it, found by decoding from its end.
+
+    Empty where the tokenizer has changed the question's text.
+    """
     tokenizer: Any = speaker.checkpoint.tokenizer
     begin, end = row.segments["instruction"]
     stop = end
     while stop > begin and question not in tokenizer.decode(list(row.ids[stop:end])):
         stop -= 1
-    spans = {**row.segments, "instruction": (begin, max(stop, begin + 1))}
-    return Row(number, row.ids, row.domain, spans)
+    return begin, stop
 
 
 def inversion(

@@ -146,6 +146,7 @@ def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[
         inversion_task(speaker, _labelled(heard.test.said, name), name == "harmful")
         for name in ("harmless", "harmful")
     ]
+    found["inversion_unplaced"] = sum(task.unplaced for task in tasks)
     found["inversion"] = inversion(speaker, tasks, {"harmfulness": harm, "refusal": refuse})
     found["harm_added"] = harm_added_refusals(
         speaker, harm, _labelled(heard.test.said, "harmless"), heard.test.states

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from chatters import chatter
+from tokenizers import normalizers
 
 from analyses.refusal_finding import separation
 from analyses.refusal_finding.finding import RefusalFinding
+from analyses.refusal_finding.inversion import inversion_task
 from analyses.refusal_finding.material import Material, of_organism, of_sets
 from analyses.refusal_finding.run import refusal
+from analyses.refusal_finding.speak import Speaker
 from analyses.report.page import page
 from interp.checkpoint import Checkpoint, load
 from interp.errors import InputError
@@ -273,6 +276,23 @@ def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: Material)
     assert "Harmfulness apart from refusal" in drawn
     assert "Selection of the refusal direction" not in drawn
     assert "First tokens of refusals" not in drawn
+
+
+def test_a_question_that_the_tokenizer_changes_is_told(doors: Material) -> None:
+    checkpoint = chatter("qwen3")
+    prompts = list(doors.test.of("harmful"))
+    task = inversion_task(Speaker(checkpoint, doors), prompts, True)
+    assert task.unplaced == 0
+    assert all(row.segments["instruction"][1] < len(row) - 20 for row in task.rows)
+    tokenizer: Any = checkpoint.tokenizer
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    lost = inversion_task(Speaker(checkpoint, doors), prompts, True)
+    assert lost.unplaced == len(prompts) == len(lost.rows)
+    starts = [row.segments["instruction"] for row in lost.rows]
+    assert all(stop == begin + 1 for begin, stop in starts)
+    finding = refusal(checkpoint, doors, max_new_tokens=6, judge=STERN)
+    assert finding.report["inversion_unplaced"] == 2 * len(prompts)
+    assert any("inversion test the question could not" in one for one in finding.caveats)
 
 
 @pytest.mark.slow
