@@ -15,11 +15,12 @@ from analyses.cli.refusal import (
     material,
     measured,
 )
-from analyses.cli.steer import JailbrokenFiles, evaluated, load_policies, tests_for
+from analyses.cli.steer import Allow, JailbrokenFiles, evaluated, load_policies, tests_for
 
 if TYPE_CHECKING:
     from analyses.finding import Finding
     from analyses.refusal_finding.material import Material
+    from analyses.steering_finding.material import TestSet
     from interp.checkpoint import Checkpoint
 
 DEFAULT_MODEL = "organism:bb-plain-3"
@@ -52,6 +53,7 @@ def report(
         ),
     ] = None,
     jailbroken: JailbrokenFiles = None,
+    allow: Allow = None,
     max_new_tokens: NewTokens = 64,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -60,13 +62,12 @@ def report(
     # What cannot be used is refused before the long part.
     prompts = {"harmful": harmful, "harmless": harmless, "over_refusal": over_refusal}
     named = any(prompts.values())
-    _require_policies(policy, jailbroken)
     options.require_folder(out)
     domains = options.domains(model, texts)
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     chosen = _prompts(model, checkpoint, prompts, named or bool(policy), limit, seed)
-    policies = load_policies(policy or (), checkpoint)
-    tests = tests_for(model, limit, jailbroken=jailbroken, **prompts) if policy else None
+    policies = load_policies(policy or (), checkpoint, allow or ())
+    tests = _tests(model, bool(policy), limit, jailbroken=jailbroken, **prompts)
     sinks = options.measured_sinks(
         checkpoint,
         domains,
@@ -81,20 +82,30 @@ def report(
     )
     if not options.is_first_rank():
         return
-    refused = _refusal(checkpoint, chosen, named, max_new_tokens=max_new_tokens, seed=seed)
-    steered: list[Finding] = []
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
+    findings, caveats = _refusal(checkpoint, chosen, named, **settings)
     if tests is not None:
-        steered = [evaluated(checkpoint, policies, tests, max_new_tokens=max_new_tokens, seed=seed)]
-    _write([sinks, *refused[0], *steered], refused[1], out)
+        findings.append(evaluated(checkpoint, policies, tests, allow=allow or (), **settings))
+    _write([sinks, *findings], caveats, out)
 
 
-def _require_policies(policy: list[Path] | None, jailbroken: list[str] | None) -> None:
+def _tests(
+    model: str, steered: bool, limit: int | None, **files: list[str] | None
+) -> "TestSet | None":
+    """What policies are measured on, if there are any.
+
+    Raises:
+        InputError: files that cannot be used, or jailbroken prompts for no policy.
+    """
     from interp.errors import InputError
 
-    if jailbroken and not policy:
+    if steered:
+        return tests_for(model, limit, **files)
+    if files["jailbroken"]:
         raise InputError(
             "--jailbroken is for measuring policies; give --policy DIR too, or leave it out."
         )
+    return None
 
 
 def _prompts(

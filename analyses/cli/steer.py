@@ -28,6 +28,13 @@ JailbrokenFiles = Annotated[
         "--jailbroken", help="Harmful prompts that the model answers; repeats.", show_default=False
     ),
 ]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What may differ from the policy's model: fingerprint, tokenizer_hash.",
+        show_default=False,
+    ),
+]
 PromptLimit = Annotated[
     int | None, typer.Option("--limit", help="First N prompts of each label only.", min=1)
 ]
@@ -120,13 +127,7 @@ def evaluate(
     limit: PromptLimit = None,
     judge: JudgeSpec = None,
     thinking: Thinking = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What may differ from the policy's model: fingerprint, tokenizer_hash.",
-            show_default=False,
-        ),
-    ] = None,
+    allow: Allow = None,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",

@@ -189,3 +189,5 @@ def test_policies_that_cannot_be_measured_are_refused_before_the_long_part(
     for arguments, said in cases:
         run("report", *arguments, *out).assert_refused(2, said)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(AssertionError, match="was begun"):
+        run("report", *cases[0][0], "--allow", "fingerprint", *out)
