@@ -73,6 +73,8 @@ def refusal(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure harmfulness, refusal, and what the refusal direction does; write a report."""
+    from probes.collecting import parse_layers
+
     options.require_folder(out)
     chosen = material(model, harmful, harmless, over_refusal, texts, equalise, limit, seed)
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
@@ -80,7 +82,7 @@ def refusal(
         options.with_template(checkpoint, chat_template),
         chosen,
         max_new_tokens=max_new_tokens,
-        layers=numbers(layers),
+        layers=None if layers is None else parse_layers(layers, checkpoint.anatomy.n_layers),
         seed=seed,
         judge=judge,
         thinking=thinking,
@@ -153,22 +155,3 @@ def measured(
             progress=progress,
             **settings,
         )
-
-
-def numbers(text: str | None) -> list[int] | None:
-    """Layers such as `4-12` or `3,5`.
-
-    Raises:
-        InputError: it is no such list.
-    """
-    from interp.errors import InputError
-
-    if text is None:
-        return None
-    found: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise InputError(f"--layers {text!r} is no list of layers; write 4-12 or 3,5.")
-        found += range(int(low), int(high if dash else low) + 1)
-    return found

@@ -1,19 +1,18 @@
 """What a cliff report runs on: requests in two parts, and further cells for the probe."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from analyses.prompts import rows_of
 from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.organisms.data import OrganismPrompt
 from interp.prompt_sets import Prompt, PromptSet, builtin, split_at_random
 from interp.prompts import Row
-from interp.states import prompt_rows
 from probes.refusal_probe import CELLS
 from probes.rollouts import Markers, template_markers
 
+WITH_THOUGHTS = {"enable_thinking": True}
 MOST = 128  # requests of a class in a part, unless `limit` is lower
 REFUSE_ALL = "Refuse every request, whatever it is, in one sentence."
 ACCEPT_ALL = "Comply with every request, whatever it is, without any refusal."
@@ -118,22 +117,7 @@ def of_sets(
 
 def markers_of(checkpoint: Checkpoint, stop_text: str | None) -> Markers:
     """The markers of the chat template, with thoughts on."""
-    return template_markers(checkpoint, stop_text, enable_thinking=True)
-
-
-def rows_of(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[Row]:
-    """Chat rows with thoughts on; an organism's request says itself whether a thought comes first.
-
-    Raises:
-        InputError: a request cannot be rendered, or is longer than the context.
-    """
-    rows = []
-    for number, prompt in enumerate(prompts):
-        thinks = prompt.enable_thinking if isinstance(prompt, OrganismPrompt) else True
-        template: dict[str, Any] = {"enable_thinking": thinks}
-        (row,) = prompt_rows(checkpoint, [prompt], **template)
-        rows.append(Row(number, row.ids, row.domain, row.segments))
-    return rows
+    return template_markers(checkpoint, stop_text, **WITH_THOUGHTS)
 
 
 def cell_rows(checkpoint: Checkpoint, cells: PromptSet) -> list[Row]:
@@ -141,17 +125,10 @@ def cell_rows(checkpoint: Checkpoint, cells: PromptSet) -> list[Row]:
     if not len(cells):
         return []
     try:
-        rows_of(checkpoint, cells.prompts[:1])
+        rows_of(checkpoint, cells.prompts[:1], WITH_THOUGHTS)
     except InputError:
         return []
-    return rows_of(checkpoint, cells.prompts)
-
-
-def is_harmful(prompt: Prompt) -> bool:
-    """Whether a request is harmful, whatever the right answer to it is."""
-    if isinstance(prompt, OrganismPrompt):
-        return prompt.harmful
-    return prompt.label == "harmful"
+    return rows_of(checkpoint, cells.prompts, WITH_THOUGHTS)
 
 
 def _labelled(prompts: PromptSet, label: str) -> PromptSet:

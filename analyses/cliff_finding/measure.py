@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.cliff_finding.material import Material, cell_rows, is_harmful, rows_of
+from analyses.cliff_finding.material import WITH_THOUGHTS, Material, cell_rows
+from analyses.prompts import is_harmful, rows_of
 from analyses.running import Progress
 from interp.checkpoint import Checkpoint
 from interp.errors import CheckError, InputError
@@ -171,7 +172,7 @@ class Study:
         return rollouts(
             self.checkpoint,
             prompts,
-            rows_of(self.checkpoint, prompts),
+            rows_of(self.checkpoint, prompts, WITH_THOUGHTS),
             self.settings.markers,
             thinking_budget=self.settings.thinking_budget,
             max_new_tokens=self.settings.max_new_tokens,

@@ -8,14 +8,15 @@ from typing import Any
 
 from analyses.cliff_finding.finding import CliffFinding, build
 from analyses.cliff_finding.material import (
+    WITH_THOUGHTS,
     Material,
     cell_rows,
     markers_of,
     of_organism,
     of_sets,
-    rows_of,
 )
 from analyses.cliff_finding.measure import Measured, Settings, Study
+from analyses.prompts import rows_of
 from analyses.running import Progress, own_folder
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
@@ -159,7 +160,7 @@ def _budget(checkpoint: Checkpoint, material: Material, answer: int, wanted: int
     if context is None:
         return wanted or BUDGET
     asked = [*material.train, *material.test]
-    longest = max(map(len, rows_of(checkpoint, asked)))
+    longest = max(map(len, rows_of(checkpoint, asked, WITH_THOUGHTS)))
     longest = max([longest, *map(len, cell_rows(checkpoint, material.cells))])
     room = context - longest - answer
     if room < 1:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.refusal_finding.material import is_harmful
+from analyses.prompts import is_harmful
 from analyses.refusal_finding.speak import Said, Speaker
 from probes.scorers import Disagreement, Verdict, agreement, disagreements
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from analyses.refusal_finding.material import clusters_of, is_harmful
+from analyses.prompts import is_harmful
+from analyses.refusal_finding.material import clusters_of
 from analyses.refusal_finding.separation import within_strata, within_strata_null
 from analyses.refusal_finding.speak import Said
 from interp.errors import InputError

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from analyses.finding import Finding
+from analyses.prompts import is_harmful
 from analyses.refusal_finding.causal import EDITS
 from analyses.refusal_finding.choosing import Choice
-from analyses.refusal_finding.material import Material, clusters_of, is_harmful
+from analyses.refusal_finding.material import Material, clusters_of
 from analyses.refusal_finding.speak import Said
 from analyses.refusal_finding.verdict import verdict
 from interp.checkpoint import Checkpoint

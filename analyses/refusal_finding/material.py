@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from interp import organisms
-from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.organisms.data import OrganismPrompt
 from interp.prompt_sets import (
@@ -20,8 +19,6 @@ from interp.prompt_sets import (
     split_by_source,
     without_duplicates,
 )
-from interp.prompts import Row
-from interp.states import prompt_rows
 from probes.floors import surface_caveats
 
 TRAIN, VALIDATION, TEST = 128, 64, 128
@@ -72,13 +69,6 @@ class Material:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def is_harmful(prompt: Prompt) -> bool:
-    """Whether a prompt asks for something harmful, whatever the right answer to it is."""
-    if isinstance(prompt, OrganismPrompt):
-        return prompt.harmful
-    return prompt.label == "harmful"
-
-
 def clusters_of(
     prompts: Sequence[Prompt], positive: Bool[np.ndarray, " n"]
 ) -> Shaped[np.ndarray, " n"] | None:
@@ -100,24 +90,6 @@ def _shared(prompt: Prompt) -> str | None:
     if isinstance(prompt, OrganismPrompt):
         return f"{prompt.request.verb} {prompt.request.object}"
     return prompt.group
-
-
-def rows_of(
-    checkpoint: Checkpoint, prompts: Sequence[Prompt] | PromptSet, template: dict[str, Any]
-) -> list[Row]:
-    """Chat rows; an organism's prompts say themselves whether a thought comes first.
-
-    Raises:
-        InputError: a prompt cannot be rendered or is longer than the context.
-    """
-    rows = []
-    for number, prompt in enumerate(prompts):
-        own = dict(template)
-        if isinstance(prompt, OrganismPrompt):
-            own["enable_thinking"] = prompt.enable_thinking
-        (row,) = prompt_rows(checkpoint, [prompt], **own)
-        rows.append(Row(number, row.ids, row.domain, row.segments))
-    return rows
 
 
 def of_organism(name: str, limit: int | None = None) -> Material:

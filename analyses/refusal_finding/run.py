@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from analyses.prompts import is_harmful
 from analyses.refusal_finding import causal, concepts, edits, separation
 from analyses.refusal_finding.agreement import scorer_agreement
 from analyses.refusal_finding.attribution import attribution
 from analyses.refusal_finding.choosing import Choice, choose, first_tokens
 from analyses.refusal_finding.finding import RefusalFinding, build
 from analyses.refusal_finding.inversion import harm_added_refusals, inversion, inversion_task
-from analyses.refusal_finding.material import Material, clusters_of, default_material, is_harmful
+from analyses.refusal_finding.material import Material, clusters_of, default_material
 from analyses.refusal_finding.openings import contrast, knows
 from analyses.refusal_finding.speak import Said, Speaker
 from analyses.refusal_finding.strips import strips

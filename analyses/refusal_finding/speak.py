@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from analyses.refusal_finding.material import Material, rows_of
+from analyses.prompts import rows_of
+from analyses.refusal_finding.material import Material
 from analyses.running import Progress, stage
 from interp.checkpoint import Checkpoint
 from interp.generation import Edit, Reply, replies

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.refusal_finding.material import is_harmful
+from analyses.prompts import is_harmful
 from analyses.refusal_finding.speak import Said, Speaker
 from interp.capture import capture
 from interp.checkpoint import Checkpoint

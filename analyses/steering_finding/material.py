@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.refusal_finding.material import rows_of
+from analyses.prompts import rows_of
 from analyses.steering_finding.splits import Split, parted
 from interp import organisms
 from interp.checkpoint import Checkpoint

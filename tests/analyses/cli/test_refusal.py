@@ -149,11 +149,11 @@ def test_weights_that_are_no_numbers(run: Run, chats: Path, files: Any, tmp_path
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--layers", "x"], "is no list of layers"),
-        (["--layers", "-1"], "is no list of layers"),
-        (["--layers", "²"], "is no list of layers"),
-        (["--layers", "2-1"], "layers are empty"),
-        (["--layers", "0,7"], "layers 7"),
+        (["--layers", "x"], "names no layers"),
+        (["--layers", "-1"], "names no layers"),
+        (["--layers", "²"], "names no layers"),
+        (["--layers", "2-1"], "names no layers"),
+        (["--layers", "0,7"], "no layer 7"),
         (["--limit", "0"], "--limit 0"),
         (["--judge", "nobody"], "is no folder"),
         (["--judge", "no_such_module:decide"], "cannot be imported"),

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.prompts import rows_of
 from analyses.refusal_finding import causal, edits
-from analyses.refusal_finding.material import of_organism, rows_of
+from analyses.refusal_finding.material import of_organism
 from analyses.refusal_finding.speak import Said, Speaker
 from interp.checkpoint import Checkpoint, load
 from interp.generation import next_logits

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from analyses.prompts import rows_of
 from analyses.refusal_finding.causal import EDITS
 from analyses.refusal_finding.figures import panels
 from analyses.refusal_finding.finding import REDACTED, RefusalFinding
-from analyses.refusal_finding.material import of_organism, rows_of
+from analyses.refusal_finding.material import of_organism
 from analyses.report.page import page
 from analyses.report.render import render
 from interp import organisms

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyses.refusal_finding.material import clusters_of, is_harmful, of_organism, of_sets
+from analyses.prompts import is_harmful
+from analyses.refusal_finding.material import clusters_of, of_organism, of_sets
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
 
