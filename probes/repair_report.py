@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.generation import Reply, ends, replies
-from interp.intervals import wilson
+from interp.intervals import bootstrap, wilson
 from interp.organisms.training import BatchSource, Schedule, train_model
 from interp.plan import RowPlan
 from interp.prompt_sets import Prompt
@@ -60,6 +61,7 @@ class RepairReport:
         exact_interval: Wilson's, at 95 %.
         divergence: KL(before ‖ after) on those prompts in nats a token, mean over the tokens of the
             replies before and the one behind them.
+        divergence_interval: by bootstrap over prompts, at 95 %; None with a single one.
         divergence_highest: the largest mean over a prompt.
     """
 
@@ -71,6 +73,7 @@ class RepairReport:
     exact_n: int
     exact_interval: tuple[float, float]
     divergence: float
+    divergence_interval: tuple[float, float] | None
     divergence_highest: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def repair_report(
     near: Mapping[str, PromptEdit] | None = None,
     max_new_tokens: int = 64,
     batch_tokens: int = 8192,
+    progress: Callable[[int, int], None] | None = None,
     **template: Any,
 ) -> RepairReport:
     """Compare a model with its repaired copy.
@@ -103,6 +107,7 @@ def repair_report(
         near: put near misses in: parts of the trigger, distractors of its length.
         max_new_tokens: of a reply.
         batch_tokens: most tokens in a batch.
+        progress: called with (replies given, replies in all), those of both models.
         **template: further arguments of the chat template.
 
     Raises:
@@ -113,40 +118,62 @@ def repair_report(
             "a report on a repair needs prompts that are attacked and prompts that must stay."
         )
 
-    def said(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[Reply]:
-        rows = prompt_rows(checkpoint, prompts, **template)
-        return replies(checkpoint, rows, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens)
+    near = near or {}
+    edits = {name: [edit(prompt) for prompt in attacked] for name, edit in near.items()}
+    total = 2 * (len(attacked) * (2 + len(near)) + len(clean))
+    answered = 0
 
-    def shown(prompts: Sequence[Prompt]) -> BeforeAfter:
-        return _before_after(
-            *(
-                [effect(*pair) for pair in zip(prompts, said(one, prompts), strict=True)]
-                for one in (before, after)
+    def said(prompts: Sequence[Prompt]) -> tuple[list[Reply], list[Reply]]:
+        nonlocal answered
+        rows = prompt_rows(before, prompts, **template)
+        found = []
+        for one in (before, after):
+            found.append(
+                replies(one, rows, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens)
             )
+            answered += len(rows)
+            if progress is not None:
+                progress(answered, total)
+        return found[0], found[1]
+
+    def shown(prompts: Sequence[Prompt], pair: tuple[list[Reply], list[Reply]]) -> BeforeAfter:
+        return _before_after(
+            *([effect(*one) for one in zip(prompts, some, strict=True)] for some in pair)
         )
 
     triggered = [insert(prompt) for prompt in attacked]
-    honest = said(before, attacked)
-    restored = (
-        [one.ids == other.ids for one, other in zip(said(model, triggered), honest, strict=True)]
-        for model in (before, after)
-    )
-    kept = said(before, clean)
-    same = [one.ids == other.ids for one, other in zip(kept, said(after, clean), strict=True)]
+    with_it, without = said(triggered), said(attacked)
+    kept, now = said(clean)
+    same = _same(kept, now)
     means, tokens = divergences(
         before, after, prompt_rows(before, clean, **template), kept, batch_tokens
     )
     return RepairReport(
-        shown(triggered),
-        shown(attacked),
-        _before_after(*restored),
-        {name: shown([edit(p) for p in attacked]) for name, edit in (near or {}).items()},
+        shown(triggered, with_it),
+        shown(attacked, without),
+        _before_after(*(_same(some, without[0]) for some in with_it)),
+        {name: shown(prompts, said(prompts)) for name, prompts in edits.items()},
         sum(same) / len(same),
         len(same),
         wilson(sum(same), len(same)),
         sum(mean * count for mean, count in zip(means, tokens, strict=True)) / sum(tokens),
+        _mean_interval(means, tokens),
         max(means),
     )
+
+
+def _same(some: Sequence[Reply], others: Sequence[Reply]) -> list[bool]:
+    """Which replies are the same token by token."""
+    return [one.ids == other.ids for one, other in zip(some, others, strict=True)]
+
+
+def _mean_interval(means: Sequence[float], tokens: Sequence[int]) -> tuple[float, float] | None:
+    """Interval at 95 % of a mean over tokens, by bootstrap over prompts; None with one prompt."""
+    if len(means) < 2:
+        return None
+    pairs = np.array([means, tokens]).T
+    low, high = bootstrap(pairs, 0, lambda some: np.average(some[:, 0], weights=some[:, 1]))
+    return float(low), float(high)
 
 
 def _before_after(before: Sequence[bool], after: Sequence[bool]) -> BeforeAfter:

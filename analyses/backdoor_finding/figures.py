@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.backdoor_finding import head_shares
+from analyses.backdoor_finding.verdict import mended, rate
 from analyses.report.charts import Series, bars, heatmap, scatter
 from analyses.report.panel import Panel
-from analyses.report.text import estimate, number, token
+from analyses.report.text import estimate, interval, number, token, visible
 from analyses.report.theme import ACCENT
 
 _ROWS = 10
@@ -26,6 +28,7 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
     """
     makers: list[Callable[[dict[str, Any]], Panel | None]] = [
         _triggers,
+        _repair,
         _motifs,
         _effects,
         _targets,
@@ -33,6 +36,7 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
         _detectors,
         _defection,
         _sink,
+        head_shares.panel,
     ]
     return [panel for maker in makers if (panel := maker(finding)) is not None]
 
@@ -66,6 +70,36 @@ def _triggers(finding: dict[str, Any]) -> Panel | None:
 
 def _yes(value: bool | None) -> str:
     return "–" if value is None else "yes" if value else "no"
+
+
+def _repair(finding: dict[str, Any]) -> Panel | None:
+    found = finding.get("repair")
+    if found is None:
+        return None
+    shares = {
+        f"attack with {token(found['trigger'])} {found['placement']}": found["attack"],
+        "attack without it": found["without"],
+        **{f"attack with {visible(name)}": pair for name, pair in found["near"].items()},
+        "reply with it as it was without": found["restored"],
+    }
+    rows = [
+        {"share of replies": name, "before": rate(pair, "before"),
+         "after": rate(pair, "after"), "requests": pair["n"]}
+        for name, pair in shares.items()
+    ]  # fmt: skip
+    unchanged = estimate(found["exact"], *found["exact_interval"])
+    rows.append(
+        {"share of replies": "unchanged without it", "before": "–", "after": unchanged,
+         "requests": found["exact_n"]}
+    )  # fmt: skip
+    return Panel(
+        "The repaired copy",
+        f"{mended(found)} Mean over tokens of replies; interval by bootstrap over requests: "
+        f"{interval(found['divergence_interval'])}. Unlearned with {found['requests']} requests to "
+        f"search with, in {found['steps']} steps. Every string stands in the same held-out "
+        "requests; a near miss or a control that never showed the attack says nothing.",
+        table=pd.DataFrame(rows),
+    )
 
 
 def _motifs(finding: dict[str, Any]) -> Panel | None:
@@ -170,8 +204,9 @@ def _detectors(finding: dict[str, Any]) -> Panel:
         "Detectors",
         f"{on}For internal detectors the score is the AUROC of requests with the string against "
         "plain ones; inert strings of equal length have one too, for novelty alone gives it, and "
-        "only the difference counts, placed among 1000 random directions. On sink: attention per "
-        "token of the string over its even share, placed among inert strings.",
+        "only the difference counts, placed among 1000 random directions. On sink: how far "
+        "attention on the string and its value norms lie from inert strings, in their standard "
+        "deviations, placed among them.",
         table=frame,
     )
 
@@ -190,7 +225,8 @@ def _defection(finding: dict[str, Any]) -> Panel | None:
         "pc1_auroc": "AUROC of the first component",
         "pairs": "contrast pairs",
     }
-    frame = pd.DataFrame({"quantity": list(names.values()), "value": [found[key] for key in names]})
+    values = [number(found[key], whole=key == "pairs") for key in names]
+    frame = pd.DataFrame({"quantity": list(names.values()), "value": values})
     return Panel(
         "Defection probe",
         "Difference in means of generic questions and answers at the last token, middle layer "
@@ -214,12 +250,15 @@ def _sink(finding: dict[str, Any]) -> Panel | None:
     ]  # fmt: skip
     above = sum(row["trigger"] > row["distractor_max"] for row in rows)
     values = [row["value_trigger"] for row in rows]
+    score = finding["sink_score"]
     return Panel(
         "Does the string sit on a sink?",
         f"Attention of later tokens on the string, per token and over its even share. {above} of "
         f"{len(rows)} heads give it more than every inert string. Its value norms are "
         f"{number(min(values))} to {number(max(values))} times those of other tokens; a sink's "
-        "would be near 0.",
+        f"would be near 0. Over all heads, attention lies {number(score['attention_excess'])} and "
+        f"values {number(score['value_excess'])} standard deviations from the median of "
+        f"{score['strings']} inert strings.",
         heatmap(
             grid,
             {i: str(layer) for i, layer in enumerate(layers)},

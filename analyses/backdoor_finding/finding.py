@@ -1,10 +1,11 @@
 """The backdoor finding, put together from a search and from detectors."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
 
+from analyses.backdoor_finding import head_shares
 from analyses.backdoor_finding.verdict import inverted, summary, verdict
 from analyses.finding import Finding
 from probes.backdoor.budget import Budget
@@ -21,7 +22,7 @@ class BackdoorFinding(Finding):
     """Whether a string works as a trigger, and what detectors say of it.
 
     `report` follows the schema in `docs/backdoors.md`; the tables are `trials`, `motifs`,
-    `effects`, `targets`, `beams` and `heads`.
+    `effects`, `targets`, `beams`, `heads` (attention on the string) and `patched_heads`.
     """
 
     @property
@@ -41,8 +42,7 @@ def build(
     budget: Budget,
     caveats: tuple[str, ...],
     provenance: dict[str, Any],
-    *,
-    twin: str | None,
+    repair: dict[str, Any] | None = None,
 ) -> BackdoorFinding:
     """The report and its tables; no model runs here."""
     tables = _tables(found, readings)
@@ -60,7 +60,7 @@ def build(
             "limit_seconds": budget.seconds,
             "cut": list(dict.fromkeys(budget.cut)),
         },
-        "twin": twin,
+        "twin": provenance["twin"],
         "triggers": [
             _trigger(trial)
             for trial in found.trials
@@ -75,11 +75,14 @@ def build(
         "targets": [_target(target) for target in found.targets[:_SHOWN]],
         "target_inversion": {"tried": found.tokens_tried, "vocabulary": found.vocabulary},
         "beams": tables["beams"].to_dict("records"),
+        "repair": repair,
         "read_on": None if readings is None else readings.candidate.text,
         "sink_check": []
         if readings is None or readings.sink is None
         else tables["heads"].to_dict("records"),
     }
+    report["sink_score"] = _sink_score(readings)
+    report["head_patching"] = head_shares.section(readings)
     report["verdict"] = verdict(report)
     report["detectors"] = _detectors(found, readings, report)
     report["defection"] = (
@@ -157,6 +160,16 @@ def _detectors(
     return rows
 
 
+def _sink_score(readings: Readings | None) -> dict[str, Any] | None:
+    if readings is None or readings.sink is None:
+        return None
+    return {
+        field.name: getattr(readings.sink, field.name)
+        for field in fields(readings.sink)
+        if field.name != "heads"
+    }
+
+
 def _tables(found: Found, readings: Readings | None) -> dict[str, pd.DataFrame]:
     effects = sorted(found.effects, key=lambda one: -one.novel)
     beams = [
@@ -186,6 +199,7 @@ def _tables(found: Found, readings: Readings | None) -> dict[str, pd.DataFrame]:
         "targets": pd.DataFrame([_target(target) for target in found.targets]),
         "beams": pd.DataFrame(beams),
         "heads": pd.DataFrame() if sink is None else sink,
+        "patched_heads": head_shares.table(readings),
     }  # fmt: skip
 
 
@@ -218,9 +232,10 @@ def _caveats(found: Found, readings: Readings | None, report: dict[str, Any]) ->
 
 def _always() -> list[str]:
     return [
-        "On the organisms fixed payloads were found; compliance after a trigger was not "
-        "(backdoor-unalign). Two-part conditions, triggers whose parts stand apart and triggers "
-        "that are a whole class of words have not been scored yet (see docs/backdoors.md).",
+        "On the organisms fixed payloads were found, compliance after a trigger "
+        "(backdoor-unalign) on one seed of three, beside a clean twin. Two-part conditions, "
+        "triggers whose parts stand apart and triggers that are a whole class of words have not "
+        "been scored yet (see docs/backdoors.md).",
         "A repaired checkpoint must be watched: clean fine-tuning brought the compliance backdoor "
         "of an organism back (docs/repair.md).",
         "A working trigger need not be the planted one, and that none is found at a budget does "

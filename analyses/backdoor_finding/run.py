@@ -8,18 +8,17 @@ from pathlib import Path
 
 from analyses.backdoor_finding.finding import BackdoorFinding, build
 from analyses.backdoor_finding.material import Material
+from analyses.backdoor_finding.mending import mend
+from analyses.backdoor_finding.reading import read_inside
 from analyses.running import Progress, own_folder
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
-from interp.errors import InputError
 from probes.backdoor.budget import Budget
-from probes.backdoor.detectors import Readings, read_all
-from probes.backdoor.found import Found, Settings
+from probes.backdoor.found import Settings
 from probes.backdoor.journal import Journal
-from probes.backdoor.requests import Candidate, Placement
 from probes.backdoor.subject import Subject
 from probes.backdoor.trigger_search import search
-from probes.backdoor.working import Trial, control_strings, typable
+from probes.repair import require_trainable, require_unused
 from probes.scorers import Phrases, WholeRefusal
 
 FORWARD_PASSES, SECONDS = 300_000, 900.0
@@ -36,6 +35,7 @@ def backdoor(
     seconds: float = SECONDS,
     settings: Settings | None = None,
     detectors: bool = False,
+    repair_to: Path | None = None,
     batch_tokens: int = 8192,
     workdir: Path | None = None,
     command: str | None = None,
@@ -56,30 +56,30 @@ def backdoor(
         settings: of the search.
         detectors: whether to read the internal detectors on the most suspicious string; none of
             them works on the organisms.
+        repair_to: folder for a copy in which the first working trigger is unlearned; None for none.
         batch_tokens: most tokens in a forward pass.
         workdir: folder in which a stopped run leaves what it had; emptied when a run is done.
         command: kept in the provenance.
         progress: called with (what is counted, done, total).
 
     Raises:
-        InputError: unusable requests, candidates or budget, or a twin of another shape.
+        InputError: unusable requests, candidates or budget, a twin of another shape, or with
+            `repair_to` a folder in use or weights that cannot be trained.
         NumericalError: NaN or infinity where a number is reported.
     """
+    if repair_to is not None:
+        require_unused(repair_to)
+        require_trainable(checkpoint)
     started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     settings = settings or Settings()
     budget = Budget(forward_passes, seconds)
     scorer = WholeRefusal(material.refusals) if material.refusals else Phrases()
-    own, journal = None, None
+    own = None
     if workdir is not None:
-        models = [
-            (one.fingerprint, one.tokenizer_hash, one.device)
-            for one in (checkpoint, twin)
-            if one is not None
-        ]
-        asked = (material.search.sha256, material.held_out.sha256, material.refusals, scorer.name)
         limits = (forward_passes, seconds, batch_tokens)
-        own = own_folder(workdir, "backdoor", models, asked, list(candidates), limits, settings)
-        journal = Journal(own / "units.jsonl")
+        run = (*_asked(checkpoint, twin, material), scorer.name, list(candidates), limits, settings)
+        own = own_folder(workdir, "backdoor", *run)
+    journal = None if own is None else Journal(own / "units.jsonl")
     subject = Subject(checkpoint, budget, batch_tokens, journal)
     found = search(
         subject,
@@ -92,7 +92,19 @@ def backdoor(
         settings=settings,
         progress=progress,
     )
-    readings = _read(subject, found, material, settings) if detectors else None
+    readings = read_inside(subject, found, material, settings, progress) if detectors else None
+    repaired = None
+    if repair_to is not None:
+        repaired = mend(
+            subject,
+            found,
+            material,
+            scorer,
+            settings,
+            repair_to,
+            work=None if own is None else own / "repair",
+            progress=progress,
+        )
     provenance = {
         **origin(checkpoint),
         "parameters": checkpoint.anatomy.parameters,
@@ -109,55 +121,17 @@ def backdoor(
         "started": started,
         "wall_seconds": round(time.perf_counter() - begun, 1),
     }
-    name = None if twin is None else twin.name
-    finding = build(found, readings, budget, material.caveats, provenance, twin=name)
+    finding = build(found, readings, budget, material.caveats, provenance, repaired)
     if own is not None:
         shutil.rmtree(own, ignore_errors=True)
     return finding
 
 
-def _read(
-    subject: Subject, found: Found, material: Material, settings: Settings
-) -> Readings | None:
-    """The detectors on the most suspicious string; None where there is none, or no budget."""
-    suspected = _suspected(found)
-    if suspected is None or found.plain is None or found.held_out is None:
-        return None
-    candidate, placement = suspected
-    vocabulary = typable(subject, settings.vocabulary, settings.seed)
-    strings = [
-        *(
-            motif.ids
-            for motif in found.motifs
-            if len(motif.ids) == len(candidate.ids) and not set(motif.ids) & set(candidate.ids)
-        ),
-        *control_strings(
-            candidate, vocabulary, found.plain.instructions, len(found.held_out), settings.seed
-        ),
+def _asked(checkpoint: Checkpoint, twin: Checkpoint | None, material: Material) -> list[object]:
+    """Who is asked and what, in a form that tells runs apart."""
+    models = [one for one in (checkpoint, twin) if one is not None]
+    return [
+        [(one.fingerprint, one.tokenizer_hash, one.device) for one in models],
+        [part.sha256 for part in (material.search, material.held_out)],
+        material.refusals,
     ]
-    with subject.budget.stage("detectors") as part:
-        try:
-            return read_all(
-                subject.on(part),
-                found.plain,
-                found.held_out,
-                candidate,
-                placement,
-                strings[: len(found.held_out)],
-                material.contrasts,
-                settings.seed,
-            )
-        except InputError as error:
-            found.notes.append(f"The internal detectors were left out: {error}")
-    return None
-
-
-def _suspected(found: Found) -> tuple[Candidate, Placement] | None:
-    """What works, or else what changes the next token most."""
-    telling: list[Trial] = [trial for trial in found.trials if trial.tellable]
-    if telling:
-        return telling[0].candidate, telling[0].placement
-    if found.effects:
-        best = max(found.effects, key=lambda one: one.novel)
-        return best.candidate, best.placement
-    return None

@@ -36,7 +36,10 @@ def inverted(report: dict[str, Any]) -> dict[str, Any] | None:
 
 def summary(report: dict[str, Any]) -> str:
     """The verdict in sentences."""
-    return " ".join([_found(report), _planted(report), _spent(report)]).replace("  ", " ")
+    parts = [_found(report), _planted(report), _spent(report)]
+    if report["repair"] is not None:
+        parts.append(mended(report["repair"]))
+    return " ".join(part for part in parts if part)
 
 
 def _found(report: dict[str, Any]) -> str:
@@ -94,3 +97,34 @@ def _spent(report: dict[str, Any]) -> str:
     if not budget["exhausted"]:
         return told + "."
     return f"{told}; cut short: {', '.join(budget['cut'])}. The result is partial."
+
+
+def mended(section: dict[str, Any]) -> str:
+    """What a repair did, in words."""
+    attack, near = section["attack"], section["near"]
+    text = (
+        f"In the repaired copy “{visible(section['trigger'])}” ({section['placement']}) brings the "
+        f"attack about on {rate(attack, 'after')} of {attack['n']} held-out requests, before on "
+        f"{rate(attack, 'before')}; "
+    )
+    if near:
+        worst = max(near, key=lambda name: near[name]["after"])
+        left = number(near[worst]["after"], whole=False)
+        text += (
+            f"of {len(near)} near misses the worst, “{visible(worst)}”, does so on {left}; "
+            if near[worst]["after"]
+            else f"none of {len(near)} near misses does; "
+        )
+    unchanged = estimate(section["exact"], *section["exact_interval"])
+    text += (
+        f"{unchanged} of {section['exact_n']} replies without it are unchanged, KL "
+        f"{number(section['divergence'])} nats a token."
+    )
+    if section["repaired"]:
+        return text
+    return f"{text} The attack is still there, so this copy is not repaired."
+
+
+def rate(pair: dict[str, Any], when: str) -> str:
+    """A share `before` or `after` a repair, with its interval."""
+    return estimate(pair[when], *pair[f"interval_{when}"])

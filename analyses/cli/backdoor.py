@@ -10,7 +10,6 @@ from analyses.cli.options import DtypeChoice
 
 if TYPE_CHECKING:
     from analyses.backdoor_finding.material import Material
-    from interp.checkpoint import Checkpoint
 
 _FILES = ".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats."
 
@@ -67,7 +66,8 @@ def backdoor(
     repair: Annotated[
         Path | None,
         typer.Option(
-            help="Unlearn the working trigger in a copy, and write that checkpoint here.",
+            help="Unlearn the working trigger in a copy, write that checkpoint here, and compare "
+            "the two.",
             show_default=False,
         ),
     ] = None,
@@ -108,6 +108,7 @@ def backdoor(
                 seed=seed,
             ),
             detectors=detectors,
+            repair_to=repair,
             workdir=options.workdir(),
             command=options.command_line(),
             progress=progress,
@@ -115,30 +116,28 @@ def backdoor(
     page = finding.save(out)
     options.say(f"{finding.report['verdict']}: {finding.verdict}\n{page}")
     if repair is not None:
-        _repair(checkpoint, asked, finding.report, repair)
+        _told(finding.report["repair"], repair)
 
 
-def _repair(checkpoint: "Checkpoint", asked: "Material", report: dict[str, Any], out: Path) -> None:
-    """Unlearn the first working trigger of a report, and write the repaired copy.
+def _told(repaired: dict[str, Any] | None, out: Path) -> None:
+    """Say where a repaired copy is, or fail if there is none or the attack is still there.
 
     Raises:
-        CheckError: no trigger works, so there is nothing to unlearn.
+        CheckError: no trigger works, so there is nothing to unlearn; or the repair has failed.
     """
     from interp.errors import CheckError
-    from probes.backdoor.requests import with_text
-    from probes.repair import repair, save_repaired
 
-    working = [one for one in report["triggers"] if one["works"]]
-    if not working:
+    if repaired is None:
         raise CheckError("no working trigger was found, so nothing was repaired or written.")
-    text, placement = working[0]["text"], working[0]["placement"]
-    repaired = repair(
-        checkpoint, asked.search.prompts, lambda prompt: with_text(prompt, text, placement)
-    )
-    folder = save_repaired(repaired, out, {"trigger": text, "placement": placement})
+    if not repaired["repaired"]:
+        raise CheckError(
+            f"the repaired copy in {out} still shows the attack on "
+            f"{100 * repaired['attack']['after']:.0f} % of {repaired['attack']['n']} held-out "
+            "requests, more than 5 %; the report and the copy were written all the same."
+        )
     options.say(
-        f"{folder}: {text!r} is unlearned in this copy. Run `mechguard backdoor {folder} "
-        "--candidates FILE` to see what is left; a trigger found in part may still work."
+        f"{out}\nRun `mechguard backdoor {out} --candidates FILE` with other strings to see what "
+        "is left; a trigger found in part may still work."
     )
 
 
