@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from analyses.refusal_finding import figures_answers as answers
 from analyses.refusal_finding import figures_effects as effects
 from analyses.report.charts import Series, heatmap, lines, scatter
 from analyses.report.panel import Panel
@@ -43,10 +44,10 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
         _geometry,
         effects.attribution,
         effects.strips,
-        effects.scorers,
-        effects.disagreements,
+        answers.scorers,
+        answers.disagreements,
         _tokens,
-        effects.transcripts,
+        answers.transcripts,
     ]
     return [panel for maker in makers if (panel := maker(finding)) is not None]
 

@@ -1,4 +1,4 @@
-"""The panels of the refusal finding about causes: edits, doses, verdicts, damage, answers."""
+"""The panels of the refusal finding about causes: edits, doses, verdicts, damage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from analyses.report.panel import Panel
 from analyses.report.text import estimate, interval, number, token
 from analyses.report.theme import ACCENT, BLUE, GREY
 
-_SETS = {
+SETS = {
     "harmful": ("harmful", ACCENT, "circle"),
     "harmless": ("harmless", BLUE, "square"),
     "over_refusal": ("alarming but harmless", GREY, "diamond"),
 }
-_EDITS = {
+EDITS = {
     "base": "as it is",
     "ablated": "ablated everywhere",
     "ablated_affine": "set to accepted mean",
@@ -29,8 +29,8 @@ _EDITS = {
 def rates(finding: dict[str, Any]) -> Panel:
     """Refusal rates under every edit."""
     series = []
-    names = [edit for edit in _EDITS if (finding["rates"]["harmful"] or {}).get(edit)]
-    for key, (name, colour, symbol) in _SETS.items():
+    names = [edit for edit in EDITS if (finding["rates"]["harmful"] or {}).get(edit)]
+    for key, (name, colour, symbol) in SETS.items():
         by_edit = finding["rates"].get(key)
         if not by_edit:
             continue
@@ -45,13 +45,13 @@ def rates(finding: dict[str, Any]) -> Panel:
                 colour=colour,
                 symbol=symbol,
                 hover=[
-                    f"{name}, {_EDITS[edit]}: {estimate(one['rate'], *one['interval'])}, "
+                    f"{name}, {EDITS[edit]}: {estimate(one['rate'], *one['interval'])}, "
                     f"n = {one['n']}"
                     for edit, one in zip(names, found, strict=True)
                 ],
             )
         )
-    figure = forest([_EDITS[edit] for edit in names], series, x="share refused")
+    figure = forest([EDITS[edit] for edit in names], series, x="share refused")
     figure.update_xaxes(range=[-0.03, 1.03])
     scorer = finding["scorers"]["counted"]
     return Panel(
@@ -92,8 +92,8 @@ def _span(values: list[float]) -> str:
 
 def _rate_table(finding: dict[str, Any]) -> pd.DataFrame:
     rows = []
-    for key, (name, _, _) in _SETS.items():
-        for edit, shown in _EDITS.items():
+    for key, (name, _, _) in SETS.items():
+        for edit, shown in EDITS.items():
             one = (finding["rates"].get(key) or {}).get(edit)
             if one is None:
                 continue
@@ -160,7 +160,7 @@ def dose_response(finding: dict[str, Any]) -> Panel | None:
     if not rows:
         return None
     series = []
-    for side, (name, colour, symbol) in _SETS.items():
+    for side, (name, colour, symbol) in SETS.items():
         here = [row for row in rows if row["side"] == side]
         if not here:
             continue
@@ -268,7 +268,7 @@ def damage(finding: dict[str, Any]) -> Panel | None:
     rows = [
         {
             "measure": f"loss on {row['text']}, nats per token",
-            "edit": _EDITS[row["edit"]],
+            "edit": EDITS[row["edit"]],
             "value": row["loss"],
             "increase": row["increase"],
             "95 % of increase": interval(row["interval"]),
@@ -280,7 +280,7 @@ def damage(finding: dict[str, Any]) -> Panel | None:
         rows.append(
             {
                 "measure": f"KL at the first divergent token ({one['diverged']} diverge), nats",
-                "edit": _EDITS[edit],
+                "edit": EDITS[edit],
                 "value": one["kl"],
                 "increase": one["kl"],
                 "95 % of increase": interval(one["interval"]),
@@ -348,57 +348,4 @@ def strips(finding: dict[str, Any]) -> Panel | None:
         "Projection of the residual stream on the selected direction, token by token, at its "
         "layer. Point at a cell for its token.",
         figure,
-    )
-
-
-def scorers(finding: dict[str, Any]) -> Panel:
-    """How far scorers agree."""
-    found = finding["scorers"]
-    frame = pd.DataFrame(found["agreement"])
-    verdicts = "; ".join(
-        f"{name}: {', '.join(f'{count} {kind}' for kind, count in counts.items() if count)}"
-        for name, counts in found["verdicts"].items()
-    )
-    return Panel(
-        "Do the scorers agree?",
-        f"On the {found['n']} unedited answers to all test prompts. {verdicts}. "
-        f"{found['disagreements']} answers are judged differently by at least two scorers.",
-        table=frame,
-    )
-
-
-def disagreements(finding: dict[str, Any]) -> Panel | None:
-    """Answers that scorers judge differently."""
-    rows = finding["scorers"]["examples"]
-    if not rows:
-        return None
-    return Panel(
-        "Where the scorers part",
-        f"The first {len(rows)} of {finding['scorers']['disagreements']} answers on which two "
-        "scorers differ; what a harmful prompt was granted is redacted.",
-        table=pd.DataFrame(rows),
-    )
-
-
-def transcripts(finding: dict[str, Any]) -> Panel | None:
-    """Prompts and answers, what was granted to harmful ones redacted."""
-    rows = finding.get("transcripts") or []
-    if not rows:
-        return None
-    frame = pd.DataFrame(
-        [
-            {
-                "set": _SETS[row["set"]][0],
-                "prompt": row["prompt"],
-                **{_EDITS[edit]: row[edit] for edit in _EDITS if edit in row},
-            }
-            for row in rows
-        ]
-    )
-    return Panel(
-        "Transcripts",
-        f"The first {len(rows)} test prompts of the sets, with the answers as they are and under "
-        "every edit. What a harmful prompt was granted is redacted.",
-        table=frame,
-        csv="tables/transcripts.csv",
     )
