@@ -98,18 +98,20 @@ def answers(checkpoint: Checkpoint, policy: Policy, tests: TestSet) -> dict[str,
     return found
 
 
-def collected(asked: Sequence[Cell], methods: Sequence[Method], work: Path) -> Results:
-    """Every method in every cell, from its file where it is done."""
+def collected(
+    asked: Sequence[Cell], methods: Sequence[Method], work: Path, *, measure: bool
+) -> Results:
+    """Every method in every cell, from its file where it is done; else measured, or left out."""
     results: Results = {}
     for number, cell in enumerate(asked):
         bench = Bench(cell)
-        results[cell] = {}
         for method in methods:
             path = work / f"{cell}-{method}.json"
-            if not path.exists():
+            if not path.exists() and measure:
                 print(f"{number + 1} of {len(asked)}: {cell}, {method}", flush=True)
                 write(path, json.dumps(bench.measured(method), indent=1))
-            results[cell][method] = json.loads(path.read_text())
+            if path.exists():
+                results.setdefault(cell, {})[method] = json.loads(path.read_text())
     return results
 
 
@@ -122,10 +124,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--done", action="store_true", help="measure nothing, table what is done")
     given = parser.parse_args()
     torch.set_num_threads(1)
     asked = cells(given.organisms, given.seeds, given.conditions)
-    results = collected(asked, given.methods, given.work)
+    results = collected(asked, given.methods, given.work, measure=not given.done)
     text = section(results)
     print(text)
     if given.doc is not None:

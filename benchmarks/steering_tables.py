@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from steering_cells import CONDITIONS, Cell
+from steering_cells import CONDITIONS, METHODS, Cell
 
 from analyses.steering_finding.run import DOSES
 from interp.intervals import RESAMPLES, Interval, wilson
@@ -85,8 +85,10 @@ def _pooled(results: Results) -> str:
     rows = [["organism", "policy", "refused", "n", "excess", "benign KL", "area"]]
     for organism in sorted({cell.organism for cell in results}):
         own = [found for cell, found in results.items() if cell.organism == organism]
-        for method in own[0]:
+        for method in METHODS:
             some = [found[method] for found in own if method in found]
+            if not some:
+                continue
             told = [answers_of(one) for one in some]
             refused = _refused(told)
             mean = float(np.mean([area(one) for one in told]))

@@ -27,6 +27,7 @@ class Calibration:
         fpr_interval: Wilson's, at 95 %.
         tpr: share above it of each kind of harmful prompt; it was chosen with the target's.
         auroc: of each kind against the benign ones.
+        target: the kind that it is to open for.
     """
 
     threshold: float
@@ -36,6 +37,12 @@ class Calibration:
     fpr_interval: Interval
     tpr: dict[str, float]
     auroc: dict[str, float]
+    target: str
+
+    @property
+    def opens(self) -> float:
+        """Share of the target above the threshold."""
+        return self.tpr[self.target]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -81,18 +88,20 @@ def calibrate(
         told[kind] = auroc(both, np.arange(len(both)) < len(scores)).value
         found[kind] = float((scores > threshold).mean())
     point = operating_point(benign, np.zeros(len(benign), bool), threshold)
-    made = Calibration(threshold, fpr, len(setting), point.fpr, point.fpr_interval, found, told)
-    _require_separation(made, target, least_tpr)
+    made = Calibration(
+        threshold, fpr, len(setting), point.fpr, point.fpr_interval, found, told, target
+    )
+    _require_separation(made, least_tpr)
     return made
 
 
-def _require_separation(made: Calibration, kind: str, least_tpr: float) -> None:
-    if made.tpr[kind] < least_tpr:
+def _require_separation(made: Calibration, least_tpr: float) -> None:
+    if made.opens < least_tpr:
+        area = made.auroc[made.target]
         raise CheckError(
-            f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for "
-            f"{made.tpr[kind]:.0%} of the {kind} prompts, and {least_tpr:.0%} are wanted: what it "
-            f"reads does not tell them well enough from benign ones (AUROC "
-            f"{made.auroc[kind]:.3f}), so no threshold meets the rate; allow a higher --fpr, give "
-            "other prompts, or lower "
-            "--least-tpr to get the policy all the same."
+            f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for {made.opens:.0%} "
+            f"of the {made.target} prompts, and {least_tpr:.0%} are wanted: what it reads does not "
+            f"tell them well enough from benign ones (AUROC {area:.3f}), so no threshold meets the "
+            "rate; allow a higher --fpr, give other prompts, or lower --least-tpr to get the "
+            "policy all the same."
         )

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from interp.errors import NumericalError
 from interp.sites import Site
+from steering.calibration import Calibration, calibrate
 from steering.examples import Captured, Read
 from steering.gates import ControllerGate, CosineGate, LogisticGate
 from steering.vectors import pairwise_component
 
-_NEARLY = 0.01  # share of harmful prompts that is given up for a gate low enough to steer behind it
+_NEARLY = 0.01  # share of harmful prompts that may be given up for a better place
 _KEPT = 64  # components of a compressed controller
 _PATIENCE = 5
 
@@ -39,26 +40,46 @@ class Fit:
     early: bool = False
 
 
-def logistic_gate(captured: Captured, seed: int) -> LogisticGate:
+def logistic_gate(captured: Captured, fpr: float, seed: int) -> LogisticGate:
     """A logistic read-out of harm at one token of one layer; its threshold is still to be set.
 
     The token is t_inst or the last of the prompt: where a model settles harm differs, and a trigger
-    in front of a request can delay it. Taken is the place that tells most of the harmful validation
-    prompts from 99 % of the benign ones, of the kind that it tells worst; if places tie, the one
-    with the wider gap. Layers of the last third are taken only if the others are clearly worse,
-    because only what stands behind the gate can be steered without a further pass.
+    in front of a request can delay it. Places whose gate, calibrated, opens for clearly less of the
+    target than another's are left out. Of the others that one is taken that tells most of the
+    harmful validation prompts from 99 % of the benign ones, of the kind that it tells worst; if
+    places tie, the one with the wider gap. Layers of the last third are taken only if the others
+    are clearly worse, because only what stands behind the gate can be steered without a further
+    pass.
+
+    Raises:
+        InputError: too few benign prompts to calibrate on, or a rate outside of (0, 1).
     """
-    positions = dict.fromkeys((captured.t_inst, -1))
     found = {
         (layer, position): _logistic(captured, layer, position, seed)
         for layer in captured.layers
-        for position in positions
+        for position in dict.fromkeys((captured.t_inst, -1))
     }
-    quality = {place: _quality(gate, captured.validation) for place, gate in found.items()}
+    opens = {place: calibrated(gate, captured, fpr).opens for place, gate in found.items()}
+    left = [place for place in found if opens[place] >= max(opens.values()) - _NEARLY]
+    quality = {place: _quality(found[place], captured.validation) for place in left}
     best = max(quality.values())[0]
-    low = [place for place in found if place[0] < -(-2 * len(captured.layers) // 3)]
+    low = [place for place in left if place[0] < -(-2 * len(captured.layers) // 3)]
     fine = [place for place in low if quality[place][0] >= best - _NEARLY]
-    return found[max(fine or list(found), key=quality.__getitem__)]
+    return found[max(fine or left, key=quality.__getitem__)]
+
+
+def calibrated(
+    gate: LogisticGate | ControllerGate, captured: Captured, fpr: float, least_tpr: float = 0.0
+) -> Calibration:
+    """What `calibrate` says of a gate on captured prompts; the gate stays as it is."""
+    held = scores(gate, captured.validation)
+    return calibrate(
+        scores(gate, captured.calibration),
+        held[captured.validation.kinds == "benign"],
+        harmful_scores(held, captured.validation),
+        fpr,
+        least_tpr,
+    )
 
 
 def _logistic(captured: Captured, layer: int, position: int, seed: int) -> LogisticGate:

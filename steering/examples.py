@@ -75,7 +75,7 @@ class TrainingSet:
     Attributes:
         train: directions, controllers and layer weights are fitted on these.
         validation: layers and strengths are chosen on these.
-        calibration: benign prompts on which the gate's threshold is set, and nothing else.
+        calibration: benign prompts on which gates are calibrated, and nothing else.
         refusals: whole refusals, where they are known to the letter; else empty.
         meta: JSON-ready provenance of the prompts.
     """

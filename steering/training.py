@@ -20,11 +20,11 @@ from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.sites import Site
 from steering import methods
-from steering.calibration import LEAST_TPR, Calibration, calibrate
+from steering.calibration import LEAST_TPR
 from steering.controller import (
     Fit,
+    calibrated,
     cosine_gate,
-    harmful_scores,
     logistic_gate,
     scores,
     states_of,
@@ -252,7 +252,7 @@ def _was_plus(
 
     With them, the record of calibration and of the end-to-end phase.
     """
-    probe = logistic_gate(read, options.seed)
+    probe = logistic_gate(read, options.fpr, options.seed)
     first = probe.reads[0].layer
     layers = [layer for layer in read.layers if first is not None and layer >= first]
     gate: LogisticGate | ControllerGate = probe
@@ -262,7 +262,8 @@ def _was_plus(
             read, len(layers), probe.position, fit, options.seed, compress=True
         )
         gate.squash, gate.cut = "clip01", True
-    calibration = _calibrated(gate, read, options)
+    calibration = calibrated(gate, read, options.fpr, options.least_tpr)
+    gate.threshold.fill_(calibration.threshold)
     sites = [Site("resid_post", layer) for layer in layers]
     directions = torch.stack([refusal_vector(read, layer) for layer in layers])
     weights, descent = _weights(read, gate, sites, directions, options, workdir, progress)
@@ -286,22 +287,6 @@ def _was_plus(
         for alpha in strengths
     ]
     return candidates, {"calibration": calibration.to_dict(), "end_to_end": descent}
-
-
-def _calibrated(
-    gate: LogisticGate | ControllerGate, read: Captured, options: Options
-) -> Calibration:
-    """Set the gate's threshold."""
-    held = scores(gate, read.validation)
-    calibration = calibrate(
-        scores(gate, read.calibration),
-        held[read.validation.kinds == "benign"],
-        harmful_scores(held, read.validation),
-        options.fpr,
-        options.least_tpr,
-    )
-    gate.threshold.fill_(calibration.threshold)
-    return calibration
 
 
 def _weights(

@@ -14,7 +14,7 @@ from interp.checkpoint import load
 from interp.errors import CheckError, InputError, NumericalError
 from interp.sites import Site
 from steering import controller, end_to_end
-from steering.controller import Fit, trained_controller
+from steering.controller import Fit, calibrated, logistic_gate, trained_controller
 from steering.end_to_end import Course, Lesson, Steered, train_weights
 from steering.examples import Captured, Cases, TrainingSet, captured
 from steering.gates import ControllerGate
@@ -230,3 +230,22 @@ def test_where_harm_is_erased_calibration_says_so() -> None:
     checkpoint = load("organism:jailbreak-erase")
     with pytest.raises(CheckError, match=r"opens for \d+% of the jailbroken prompts"):
         train(checkpoint, organism_training(checkpoint), "was-plus")
+
+
+def _silenced(read: Captured, position: int) -> Captured:
+    """The same, but that nothing is to be read at one position."""
+    parts = {}
+    for name in ("train", "validation", "calibration"):
+        part = getattr(read, name)
+        values = part.states.values.copy()
+        values[:, :, part.states.positions.index(position)] = 0.0
+        states = dataclasses.replace(part.states, values=values)
+        parts[name] = dataclasses.replace(part, states=states)
+    return dataclasses.replace(read, **parts)
+
+
+def test_the_gate_reads_the_token_that_tells_harm(read: Captured) -> None:
+    for position, other in ((read.t_inst, -1), (-1, read.t_inst)):
+        gate = logistic_gate(_silenced(read, position), 0.05, 0)
+        assert gate.position == other
+        assert calibrated(gate, read, 0.05).opens >= 0.9

@@ -29,7 +29,7 @@ def test_train_and_eval(tmp_path: Path) -> None:
         "by pairs of verb and object",
     ):
         assert told in made.output
-    assert "of the model's, above the 0.1% that are aimed at." in made.output
+    assert "% of the model's." in made.output and "aimed at" not in made.output
     assert (policy / "policy.safetensors").exists()
     found = steer("eval", CHAT, "--policy", policy, "--policy", policy, "--out", out, "--limit", 8)
     assert found.exit_code == 0, found.exception
