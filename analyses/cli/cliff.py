@@ -6,6 +6,7 @@ import typer
 
 from analyses.cli import options
 from analyses.cli.options import DtypeChoice
+from analyses.cli.refusal import JudgeSpec
 
 if TYPE_CHECKING:
     from interp.prompt_sets import PromptSet
@@ -53,6 +54,7 @@ def cliff(
             "there are 64 at most].",
         ),
     ] = None,
+    judge: JudgeSpec = None,
     limit: Annotated[
         int | None, typer.Option(help="Requests of each class in a part, at most.", min=4)
     ] = None,
@@ -70,12 +72,14 @@ def cliff(
     asked = [_prompts(harmful, "harmful"), _prompts(harmless, "harmless")]
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     from analyses.cliff_finding.run import cliff as measured
+    from probes.scorers import judge_from
 
     with options.progress_bars() as progress:
         finding = measured(
             checkpoint,
             *asked,
             organism=model.removeprefix("organism:") if model.startswith("organism:") else None,
+            scorer=None if judge is None else judge_from(judge),
             stop_text=stop_text,
             thinking_budget=thinking_budget,
             max_new_tokens=max_new_tokens,

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Run = Callable[..., Any]
 QUICK = ["--limit", "8", "--max-new-tokens", "12"]
 
@@ -64,3 +66,12 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(run: Run, tmp_path: P
     run("cliff", "organism:cliff", "--harmful", empty, "--out", out).assert_refused(2)
     run("cliff", "organism:cliff", "--out", empty).assert_refused(2, "is a file")
     assert not out.exists()
+
+
+def test_a_judge_is_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mutely.py").write_text("def decide(said):\n    return []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    call = ["cliff", "organism:cliff", "--limit", "4", "--out", tmp_path / "out"]
+    result = run(*call, "--max-new-tokens", "12", "--judge", "mutely:decide")
+    result.assert_refused(2, "mutely:decide")
+    run(*call, "--judge", "nobody").assert_refused(2, "is no folder")
