@@ -107,11 +107,12 @@ def patch_heads(
 ) -> HeadPatching:
     """Swap every head's output between runs with a trigger and with inert strings.
 
-    Costs (1 + 19) × (4 + 2 × heads) passes a request, and holds the z of one batch at all layers.
+    Costs (1 + 19) × (4 + 2 × heads) + 4 passes a request, and holds z of one batch at all layers.
 
     Args:
         subject: the checkpoint.
-        requests: held-out; of those on which the behaviour can show, the first 20 are used.
+        requests: held-out; of those on which the behaviour can show, the first 20 are used, or as
+            many as the budget allows, eight at least.
         candidate: the trigger.
         placement: where it stands.
         behaviour: that it brings about.
@@ -128,9 +129,9 @@ def patch_heads(
         NumericalError: the logits are NaN or infinite.
     """
     outcome = Outcome.of(behaviour, requests)
-    chosen = _able(requests, behaviour.kind)
     heads = all_heads(subject.checkpoint)
-    _require(subject, chosen, candidate, strings, heads)
+    chosen = _affordable(subject, _able(requests, behaviour.kind), len(heads))
+    _require(subject, chosen, candidate, strings)
     pretenders, references = strings[:STRINGS], strings[STRINGS:]
     against = [
         chosen[i : i + 1].with_ids(references[i % len(references)], placement)[0]
@@ -171,15 +172,26 @@ def _able(requests: Requests, kind: Kind) -> Requests:
     return requests.pick(np.flatnonzero(able)[:REQUESTS])
 
 
+def _affordable(subject: Subject, requests: Requests, heads: int) -> Requests:
+    """As many of the requests as the budget can pay for."""
+    if not heads:
+        raise InputError(f"{subject.checkpoint.name} has no head whose output can be edited.")
+    each = (1 + STRINGS) * (4 + 2 * heads) + 4
+    least = _LEAST_REQUESTS * each
+    if subject.budget.left < least:
+        raise InputError(
+            f"patching {heads} heads on {_LEAST_REQUESTS} requests takes {least:,} forward passes, "
+            f"and {subject.budget.left:,} are left; allow more."
+        )
+    return requests[: subject.budget.left // each]
+
+
 def _require(
     subject: Subject,
     requests: Requests,
     candidate: Candidate,
     strings: Sequence[tuple[int, ...]],
-    heads: Sequence[Head],
 ) -> None:
-    if not heads:
-        raise InputError(f"{subject.checkpoint.name} has no head whose output can be edited.")
     if len(requests) < _LEAST_REQUESTS:
         raise InputError(
             f"the behaviour can show on {len(requests)} requests, and heads are patched on "
@@ -194,12 +206,6 @@ def _require(
         raise InputError(
             f"inert strings must have {len(candidate.ids)} tokens, as {candidate.text!r} has, for "
             "the runs to agree token by token."
-        )
-    cost = len(requests) * (1 + STRINGS) * (4 + 2 * len(heads))
-    if cost > subject.budget.left:
-        raise InputError(
-            f"patching {len(heads)} heads on {len(requests)} requests takes {cost:,} forward "
-            f"passes, and {subject.budget.left:,} are left; allow more."
         )
 
 

@@ -54,8 +54,8 @@ def test_the_heads_of_a_planted_payload_carry_it(suspect: Make) -> None:
     assert together["rate"] == 1.0 and together["rate_removed"] < 0.2
     assert together["rate_restored"] > 0.8 and together["rate_removed_interval"][1] < 0.5
     assert steps[-1] == (STRINGS + 1, STRINGS + 1)
-    # As many passes as the docstring says, and two more a request for the named heads together.
-    assert subject.budget.spent == 20 * (STRINGS + 1) * (4 + 2 * 12) + 20 * 4
+    # As many passes as the docstring says.
+    assert subject.budget.spent == 20 * ((STRINGS + 1) * (4 + 2 * 12) + 4)
 
 
 @pytest.mark.parametrize(
@@ -122,5 +122,6 @@ def test_bad_input_is_named(suspect: Make) -> None:
         patched(planted, strings=[*strings, strings[0][:2]])
     with pytest.raises(InputError, match="can show on 5 requests"):
         patched(planted, requests=planted.requests[:5])
-    with pytest.raises(InputError, match="11,200 forward passes, and 300 are left"):
+    with pytest.raises(InputError, match="4,512 forward passes, and 300 are left"):
         patched(planted, subject=planted.fresh(300))
+    assert patched(planted, subject=planted.fresh(564 * 10)).requests == 10
