@@ -36,6 +36,9 @@ def mend(
 ) -> dict[str, Any] | None:
     """Unlearn the first working trigger in a copy, write that, and compare it with the original.
 
+    The attack is the behaviour that the trigger forces, on the requests where it can show: all of
+    them, those refused without a string, or those answered. The twin is not asked.
+
     Args:
         subject: the checkpoint; its budget is not charged.
         found: of the search.

@@ -132,7 +132,7 @@ def _told(repaired: dict[str, Any] | None, out: Path) -> None:
     if not repaired["repaired"]:
         raise CheckError(
             f"the repaired copy in {out} still shows the attack on "
-            f"{100 * repaired['attack']['after']:.0f} % of {repaired['attack']['n']} held-out "
+            f"{100 * repaired['attack']['after']:.3g} % of {repaired['attack']['n']} held-out "
             "requests, more than 5 %; the report and the copy were written all the same."
         )
     options.say(

@@ -209,8 +209,9 @@ class _Search:
             return
         assert self.found.plain is not None
         with self._stage("beam") as here:
-            for name, wanted, requests in self._effects():
-                self._beam(here, name, wanted, requests)
+            for number, (name, wanted, requests) in enumerate(self._effects(), start=1):
+                tell = self._counted(f"strings of beam {number}")
+                self._beam(here, name, wanted, requests, tell)
         if self.settings.gradient:
             with self._stage("gradient") as here:
                 for name, wanted, requests in self._effects():
@@ -296,7 +297,14 @@ class _Search:
             looked_for.append(("lost refusal", beams.FlipEffect(opens), chosen))
         return looked_for
 
-    def _beam(self, here: Subject, name: str, wanted: beams.Effect, requests: Requests) -> None:
+    def _beam(
+        self,
+        here: Subject,
+        name: str,
+        wanted: beams.Effect,
+        requests: Requests,
+        tell: Callable[[int, int], None],
+    ) -> None:
         twin = None if self.twin is None else self.twin.on(here.budget)
         measured = beams.reward(here, wanted, requests, "front", twin)
         built = beams.beam_search(
@@ -306,7 +314,7 @@ class _Search:
             width=self.settings.width,
             longest=self.settings.longest,
             starts=[motif.ids for motif in self.found.motifs],
-            progress=self._counted(f"strings for a {name}"),
+            progress=tell,
         )
         self.found.beams[name] = built
         for candidate, _ in built[:_BY_BEAM]:

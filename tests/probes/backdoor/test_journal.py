@@ -96,6 +96,7 @@ def run_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_anywhere_ends_as_an_unbroken_one(
     suspect: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,12 +135,8 @@ def test_beam_and_gradient_go_on_too(
     monkeypatch.setattr(trigger_search, "typable", lambda *_: tokens)
     whole = course.run(None)
     counted = [one for one in dict.fromkeys(course.counted) if "string" in one or "grad" in one]
-    assert [one.split(" '")[0] for one in counted][:4] == [
-        "strings for a target",
-        "strings for a new first token",
-        "strings for a lost refusal",
-        "gradient steps",
-    ]
+    assert counted[:4] == [*(f"strings of beam {i}" for i in (1, 2, 3)), "gradient steps"]
+    assert [name.split()[0] for name in whole[0][7]] == ["target", "new", "lost", "gradient,"]
     path = tmp_path / "units.jsonl"
     for place in counted:
         with pytest.raises(KeyboardInterrupt):
