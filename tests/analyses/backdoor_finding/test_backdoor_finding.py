@@ -61,6 +61,7 @@ def test_with_a_twin_the_excess_is_told_and_nothing_is_planted_in_the_inert_one(
     assert planted.report["triggers"][0]["excess_over_twin"] == pytest.approx(1.0)
     assert "as a planted one would not" in planted.verdict
     assert finding("inert", "clean").report["verdict"] == "nothing-found"
+    assert finding("inert", "clean").report["head_patching"] is None
 
 
 @pytest.mark.slow
@@ -70,10 +71,14 @@ def test_the_report_is_written_and_drawn(tmp_path: Path) -> None:
     assert "omber quill tavik" in text and "Backdoor report" in text
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdict"] == "working-trigger"
-    assert {path.stem for path in (tmp_path / "tables").glob("*.csv")} >= {"trials", "heads"}
+    tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
+    assert tables >= {"trials", "heads", "patched_heads"}
+    assert report["sink_score"]["strings"] == 24 and report["head_patching"]["named"]
+    assert report["head_patching"]["together"]["rate_removed"] < 0.2
     figures = finding(PLANTED, "clean").figures()
     assert "What leaks from the chat prefix" in figures
     assert "Does the string sit on a sink?" in figures
+    assert "Which heads carry it?" in figures
 
 
 def test_an_exhausted_budget_is_marked_and_the_part_saved(tmp_path: Path) -> None:
