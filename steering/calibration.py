@@ -99,8 +99,8 @@ def _require_separation(made: Calibration, least_tpr: float) -> None:
     if made.opens < least_tpr:
         area = made.auroc[made.target]
         raise CheckError(
-            f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for {made.opens:.0%} "
-            f"of the {made.target} prompts, and {least_tpr:.0%} are wanted: what it reads does not "
+            f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for {made.opens:.1%} "
+            f"of the {made.target} prompts, and {least_tpr:.1%} are wanted: what it reads does not "
             f"tell them well enough from benign ones (AUROC {area:.3f}), so no threshold meets the "
             "rate; allow a higher --fpr, give other prompts, or lower --least-tpr to get the "
             "policy all the same."

@@ -32,7 +32,7 @@ def test_where_the_target_lies_higher_the_threshold_leaves_room_on_both_sides() 
 
 
 def test_classes_that_do_not_separate_are_refused_in_a_sentence() -> None:
-    with pytest.raises(CheckError, match=r"opens for \d% of the harmful prompts, and 90% are"):
+    with pytest.raises(CheckError, match=r"opens for \d.\d% of the harmful prompts, and 90.0% are"):
         calibrate(_normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01)
     weak = calibrate(
         _normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01, 0.0

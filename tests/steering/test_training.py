@@ -228,7 +228,7 @@ def test_if_nothing_helps_the_weakest_setting_is_taken(read: Captured) -> None:
 @pytest.mark.slow
 def test_where_harm_is_erased_calibration_says_so() -> None:
     checkpoint = load("organism:jailbreak-erase")
-    with pytest.raises(CheckError, match=r"opens for \d+% of the jailbroken prompts"):
+    with pytest.raises(CheckError, match=r"opens for [0-9.]+% of the jailbroken prompts"):
         train(checkpoint, organism_training(checkpoint), "was-plus")
 
 
