@@ -30,8 +30,10 @@ def section(results: Results) -> str:
         some = {cell: found for cell, found in results.items() if cell.condition == condition}
         if some:
             parts += [f"### {condition.capitalize()}: {told}", _holding(some), _pooled(some)]
-    parts += _refusals(results)
-    return "\n\n".join(parts)
+    partly = [str(cell) for cell, found in results.items() if len(found) < len(METHODS)]
+    if partly:
+        parts.append(f"Not every method was measured in {', '.join(partly)}.")
+    return "\n\n".join([*parts, *_refusals(results)])
 
 
 _HEAD = (

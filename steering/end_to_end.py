@@ -152,11 +152,7 @@ def train_weights(
         while not done.over(course):
             step = len(done.losses)
             loss = _loss(steered, lesson, lesson.drawn(course.batch, course.seed, 0, step))
-            if not bool(torch.isfinite(loss)):
-                raise NumericalError(
-                    f"the loss of the end-to-end phase became NaN or infinite in step {step + 1}; "
-                    "load the model in float32 or bfloat16, or train with --no-end-to-end."
-                )
+            _require_finite(float(loss.detach()), step + 1)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -180,10 +176,19 @@ def _looked(
     """The loss of the held-out prompts, and the best weights so far."""
     drawn = [held.drawn(course.batch, course.seed, 1, i) for i in range(course.held)]
     loss = float(np.mean([float(_loss(steered, held, each).detach()) for each in drawn]))
+    _require_finite(loss, len(done.losses) + 1)
     looks = [*done.looks, loss]
     if done.looks and loss >= min(done.looks):
         return Descended(done.losses, looks, done.best), best
     return Descended(done.losses, looks, len(done.losses)), _copies(steered.parameters)
+
+
+def _require_finite(loss: float, step: int) -> None:
+    if not np.isfinite(loss):
+        raise NumericalError(
+            f"the loss of the end-to-end phase became NaN or infinite in step {step}; load the "
+            "model in float32 or bfloat16, or train with --no-end-to-end."
+        )
 
 
 def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
@@ -200,7 +205,7 @@ def _kept(
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # ranks write the same state at once
     state = {"parameters": _copies(parameters), "optimiser": optimiser.state_dict()}
     torch.save({**state, "best": list(best), "done": vars(done)}, part)
     os.replace(part, path)
