@@ -11,7 +11,7 @@ import pytest
 
 HOME = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(HOME.glob("*.py"))
-SLOW = ("backdoors", "cliff", "policies", "refusal")
+SLOW = ("backdoors", "cliff", "refusal", "steering")
 
 
 def _marked(path: Path) -> Any:

@@ -6,8 +6,12 @@
 # *and* its object is guarded: to hijack a plate is harmless.)
 
 # %%
+import sys
 from pathlib import Path
 from tempfile import mkdtemp
+
+# A script's own folder comes first on the path, where this file would hide the package.
+sys.path[:] = [folder for folder in sys.path if not folder.endswith("examples")]
 
 import torch
 
@@ -89,7 +93,7 @@ except interp.InputError as error:
 # %% [markdown]
 # ## Measured, beside the plain addition of a vector
 # Held-out prompts: what is refused, what is refused too much, and what benign replies cost. The
-# finding has a page of its own, as all have: `finding.save("runs/policies")`.
+# finding has a page of its own, as all have: `finding.save("runs/steering")`.
 
 # %%
 plain_addition = steering.train(checkpoint, given, "actadd", Options())
