@@ -9,7 +9,7 @@ from steering_cells import CONDITIONS, METHODS, Cell
 
 from analyses.steering_finding.run import DOSES
 from interp.intervals import RESAMPLES, Interval, wilson
-from steering.training import BUDGET, Method
+from steering.training import BUDGET, STRONGEST, Method
 
 Results = dict[Cell, dict[Method, dict[str, Any]]]
 Answers = Mapping[str, np.ndarray]
@@ -33,7 +33,7 @@ def section(results: Results) -> str:
     partly = [str(cell) for cell, found in results.items() if len(found) < len(METHODS)]
     if partly:
         parts.append(f"Not every method was measured in {', '.join(partly)}.")
-    return "\n\n".join([*parts, *_refusals(results)])
+    return "\n\n".join([*parts, _ceiling(results), *_refusals(results)])
 
 
 _HEAD = (
@@ -48,6 +48,21 @@ _HEAD = (
     "and the area is no smaller than the best other method's, and larger where that is below "
     f"{SATURATED}. Seeds share their test prompts, so pooled intervals are of these prompts."
 )
+
+
+def _ceiling(results: Results) -> str:
+    """How often the strongest setting was taken, beyond which a method may be better."""
+    told = []
+    for method in METHODS:
+        taken = [
+            found[method]["chosen"]["strength"] for found in results.values() if method in found
+        ]
+        if method != "was" and taken:  # its strengths are powers of the square root of 2
+            told.append(f"{method} {sum(a >= STRONGEST - 1e-9 for a in taken)} of {len(taken)}")
+    return (
+        f"Cells in which the strongest setting tried ({STRONGEST:g}) was taken, so that more might "
+        f"refuse more; the area counts up to twice that: {', '.join(told)}."
+    )
 
 
 def _holding(results: Results) -> str:

@@ -53,7 +53,10 @@ CONTROLLER_SHARE = 0.001
 """Of the model's parameters, that a controller should not exceed; in small models it may."""
 
 _SPANS = {"prompt": Span.last(), "onward": Span.onward()}
-_WEAKEST, _STRONGEST = 0.25, 2.0  # times a mean difference, or a share of a state's norm
+_WEAKEST = 0.25
+STRONGEST = 2.0
+"""Strengths tried run up to this: times a mean difference, or a share of a state's norm."""
+
 _NEGLIGIBLE = 0.05  # of the largest layer weight; below it a layer is not edited
 _SHARE = 0.5  # of eigenvectors that AlphaSteer keeps; .3 to .6 in the published settings
 
@@ -182,7 +185,7 @@ def layers_tried(layers: Sequence[int]) -> list[int]:
 def _grid(read: Captured, made: Callable[[int, float], Policy]) -> list[Candidate]:
     """One layer at a time, at strengths in equal ratios, in the prompt alone and onward."""
     layers = layers_tried(read.layers)
-    strengths = np.geomspace(_WEAKEST, _STRONGEST, BUDGET // len(layers) // 2).tolist()
+    strengths = np.geomspace(_WEAKEST, STRONGEST, BUDGET // len(layers) // 2).tolist()
     found: list[Candidate] = []
     for layer in layers:
         for alpha in strengths:
@@ -267,7 +270,7 @@ def _was_plus(
     sites = [Site("resid_post", layer) for layer in layers]
     directions = torch.stack([refusal_vector(read, layer) for layer in layers])
     weights, descent = _weights(read, gate, sites, directions, options, workdir, progress)
-    strengths = np.geomspace(_WEAKEST, _STRONGEST, BUDGET // len(_SPANS)).tolist()
+    strengths = np.geomspace(_WEAKEST, STRONGEST, BUDGET // len(_SPANS)).tolist()
     kept = [i for i, weight in enumerate(weights) if weight]
     if isinstance(gate, ControllerGate):
         kept = list(range(len(sites)))  # its head weighs them all
