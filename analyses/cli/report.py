@@ -16,11 +16,11 @@ from analyses.cli.refusal import (
     measured,
 )
 from analyses.cli.steer import Allow, JailbrokenFiles, evaluated, load_policies, tests_for
+from interp.errors import InputError
 
 if TYPE_CHECKING:
     from analyses.finding import Finding
     from analyses.refusal_finding.material import Material
-    from analyses.steering_finding.material import TestSet
     from interp.checkpoint import Checkpoint
 
 DEFAULT_MODEL = "organism:bb-plain-3"
@@ -67,7 +67,14 @@ def report(
     checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
     chosen = _prompts(model, checkpoint, prompts, named or bool(policy), limit, seed)
     policies = load_policies(policy or (), checkpoint, allow or ())
-    tests = _tests(model, bool(policy), limit, jailbroken=jailbroken, **prompts)
+    tests = None
+    if policy:
+        tests = tests_for(model, limit, jailbroken=jailbroken, **prompts)
+    elif jailbroken or allow:
+        raise InputError(
+            "--jailbroken and --allow are for measuring policies; give --policy DIR too, or leave "
+            "them out."
+        )
     sinks = options.measured_sinks(
         checkpoint,
         domains,
@@ -89,25 +96,6 @@ def report(
     _write([sinks, *findings], caveats, out)
 
 
-def _tests(
-    model: str, steered: bool, limit: int | None, **files: list[str] | None
-) -> "TestSet | None":
-    """What policies are measured on, if there are any.
-
-    Raises:
-        InputError: files that cannot be used, or jailbroken prompts for no policy.
-    """
-    from interp.errors import InputError
-
-    if steered:
-        return tests_for(model, limit, **files)
-    if files["jailbroken"]:
-        raise InputError(
-            "--jailbroken is for measuring policies; give --policy DIR too, or leave it out."
-        )
-    return None
-
-
 def _prompts(
     model: str,
     checkpoint: "Checkpoint",
@@ -121,8 +109,6 @@ def _prompts(
     Raises:
         InputError: files that cannot be used, or prompts are `needed` and the model does not chat.
     """
-    from interp.errors import InputError
-
     if not getattr(checkpoint.tokenizer, "chat_template", None):
         if needed:
             raise InputError(
@@ -147,8 +133,6 @@ def _refusal(
     Raises:
         InputError: prompts that the user named cannot be measured.
     """
-    from interp.errors import InputError
-
     if not isinstance(chosen, str):
         try:
             return [measured(checkpoint, chosen, **settings)], []

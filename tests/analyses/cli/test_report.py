@@ -183,6 +183,7 @@ def test_policies_that_cannot_be_measured_are_refused_before_the_long_part(
         (("organism:bb-plain", "--policy", policy), "has no chat template"),
         (("organism:chat", "--policy", tmp_path), "policy.safetensors"),
         (("organism:chat", "--jailbroken", some), "--policy DIR"),
+        (("organism:chat", "--allow", "fingerprint"), "--policy DIR"),
         (("organism:chat", "--policy", policy, "--jailbroken", some), "over-refusal ones on the"),
         (("organism:chat", "--harmful", some), "--harmless is missing"),
     ]
