@@ -222,6 +222,8 @@ def split_at_random(
 ) -> tuple[PromptSet, ...]:
     """Parts of one set with the same mixture of labels and sources, without a text in two of them.
 
+    Nor do two parts share a group; where prompts have groups, the shares are approximate.
+
     Args:
         prompts: to be parted.
         shares: of the parts; they sum to 1.
@@ -237,11 +239,13 @@ def split_at_random(
     parts: list[list[int]] = [[] for _ in shares]
     ends = np.cumsum(shares)
     kinds = [(prompt.label, prompt.source) for prompt in fresh]
+    homes: dict[str, int] = {}
     for kind in dict.fromkeys(kinds):
         own = rng.permutation([i for i, one in enumerate(kinds) if one == kind])
-        borders = [0, *np.round(ends * len(own)).astype(int)]
-        for part, low, high in zip(parts, borders[:-1], borders[1:], strict=True):
-            part += own[low:high].tolist()
+        places = np.searchsorted(np.round(ends * len(own)), np.arange(len(own)), side="right")
+        for i, place in zip(own.tolist(), places.tolist(), strict=True):
+            group = fresh.prompts[i].group
+            parts[place if group is None else homes.setdefault(group, place)].append(i)
     return tuple(PromptSet(tuple(fresh.prompts[i] for i in sorted(part))) for part in parts)
 
 

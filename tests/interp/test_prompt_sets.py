@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -147,6 +148,18 @@ def test_random_splits_keep_the_mixture() -> None:
     assert parts != split_at_random(every, [0.6, 0.2, 0.2], seed=2)
     with pytest.raises(InputError, match="sum to 1"):
         split_at_random(every, [0.6, 0.2])
+
+
+def test_random_splits_keep_groups_together() -> None:
+    alone = builtin()
+    every = PromptSet(
+        tuple(replace(p, group=f"wording {i % 26}" if i % 3 else None) for i, p in enumerate(alone))
+    )
+    for seed in range(5):
+        parts = split_at_random(every, [0.6, 0.2, 0.2], seed=seed)
+        assert sum(map(len, parts)) == len(every)
+        groups = [{p.group for p in part if p.group} for part in parts]
+        assert all(groups) and sum(map(len, groups)) == 26
 
 
 def test_equalising_takes_marks_and_lengths_away() -> None:
