@@ -236,16 +236,19 @@ def split_at_random(
         raise InputError(f"shares {list(shares)} must be positive and sum to 1.")
     (fresh,) = without_duplicates(prompts)
     rng = np.random.default_rng(seed)
+    members: dict[str, list[int]] = {}
+    alike: dict[tuple[str, str], list[list[int]]] = {}
+    for i, prompt in enumerate(fresh):
+        if prompt.group is None:
+            alike.setdefault((prompt.label, prompt.source), []).append([i])
+        else:
+            members.setdefault(prompt.group, []).append(i)
     parts: list[list[int]] = [[] for _ in shares]
-    ends = np.cumsum(shares)
-    kinds = [(prompt.label, prompt.source) for prompt in fresh]
-    homes: dict[str, int] = {}
-    for kind in dict.fromkeys(kinds):
-        own = rng.permutation([i for i, one in enumerate(kinds) if one == kind])
-        places = np.searchsorted(np.round(ends * len(own)), np.arange(len(own)), side="right")
-        for i, place in zip(own.tolist(), places.tolist(), strict=True):
-            group = fresh.prompts[i].group
-            parts[place if group is None else homes.setdefault(group, place)].append(i)
+    for units in (*alike.values(), list(members.values())):
+        order = rng.permutation(len(units))
+        borders = [0, *np.round(np.cumsum(shares) * len(units)).astype(int)]
+        for part, low, high in zip(parts, borders[:-1], borders[1:], strict=True):
+            part += [i for unit in order[low:high].tolist() for i in units[unit]]
     return tuple(PromptSet(tuple(fresh.prompts[i] for i in sorted(part))) for part in parts)
 
 
