@@ -231,11 +231,11 @@ def _rate(found: tuple[float, Interval]) -> str:
 
 
 def _signed(value: float, ends: Interval) -> str:
-    return f"{value:+.3f} ({ends[0]:+.2f} to {ends[1]:+.2f})"
+    return f"{value:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})"
 
 
 def _ends(ends: Interval) -> str:
-    return f"({ends[0]:.2f} to {ends[1]:.2f})"
+    return f"({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def _nats(value: float | None) -> str:
