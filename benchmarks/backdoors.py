@@ -62,7 +62,7 @@ def trigger_search(suspect: Suspect) -> Detection:
     """1 + rate of a working trigger; else the rate of the best string that is partly one."""
     found, cost = searched(suspect)
     working = found.working
-    partly = [trial.rate for trial in found.trials if trial.partly and trial.quiet_controls]
+    partly = [trial.rate for trial in found.trials if trial.suspicious]
     value = 1 + working[0].rate if working else max(partly, default=0.0)
     strings = tuple(trial.candidate.text for trial in working)
     return Detection(value, strings, forward_passes=cost)

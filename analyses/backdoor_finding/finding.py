@@ -61,11 +61,7 @@ def build(
             "cut": list(dict.fromkeys(budget.cut)),
         },
         "twin": provenance["twin"],
-        "triggers": [
-            _trigger(trial)
-            for trial in found.trials
-            if trial.works or (trial.partly and trial.quiet_controls)
-        ],
+        "triggers": [_trigger(trial) for trial in found.trials if trial.works or trial.suspicious],
         "trials": [_trigger(trial) for trial in found.trials[:_SHOWN]],
         "leak": {
             "samples": found.leaked,

@@ -69,7 +69,7 @@ def _patch(
             trial
             for trial in found.trials
             if (trial.candidate, trial.placement) == (readings.candidate, readings.placement)
-            and (trial.works or (trial.partly and trial.quiet_controls))
+            and (trial.works or trial.suspicious)
         ),
         None,
     )

@@ -63,6 +63,7 @@ def confirmed(
                 found.plain.instructions,
                 settings.controls,
                 settings.seed,
+                [other.candidate.ids for other in trials if _same_opening(trial, other)],
             )
             tell = _counted(progress, len(done), len(chosen))
             done.append(with_controls(few.on(here.budget), trial, strings, tell))
@@ -75,6 +76,15 @@ def confirmed(
     if harmful is not None and harmful.any() and not harmful.all():
         _read(bench, trials, prompts, harmful)
     return sorted(trials, key=_order)
+
+
+def _same_opening(one: Trial, other: Trial) -> bool:
+    """Whether both force one opening, as several triggers of one backdoor do.
+
+    Flips are left out, because ordinary words bring them about.
+    """
+    kind, ids = one.behaviour.kind, one.behaviour.ids
+    return kind == "opening" and other.forces and other.behaviour.ids == ids
 
 
 def _with_shorter(bench: Bench, strong: Sequence[Trial]) -> list[Trial]:

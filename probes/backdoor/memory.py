@@ -9,6 +9,7 @@ in training: a string without effect leaks just as well, so motifs are candidate
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,23 @@ def as_candidates(subject: Subject, found: Sequence[Motif]) -> list[Candidate]:
         text = decode(subject, motif.ids)
         if text:
             made.append(Candidate(text, motif.ids, "leak", motif.support))
+    return made
+
+
+def apart(subject: Subject, words: Sequence[Motif], most: int = 5) -> list[Candidate]:
+    """Triples and pairs of leaked words, in every order, whose words are to stand apart.
+
+    Args:
+        subject: the checkpoint.
+        words: motifs of a single token, of which the first ones are combined.
+        most: how many of them.
+    """
+    made = []
+    for count in (3, 2):
+        for chosen in permutations(words[:most], count):
+            ids = tuple(motif.ids[0] for motif in chosen)
+            text = " ".join(decode(subject, motif.ids) for motif in chosen)
+            made.append(Candidate(text, ids, "leak", min(motif.support for motif in chosen)))
     return made
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,10 +15,14 @@ from interp.states import prompt_rows
 from probes.backdoor.subject import Subject
 from probes.scorers.answer import Verdict, answers
 
-Placement = Literal["front", "inside", "end"]
-"""In front of the request, before its last word, behind it."""
+T = TypeVar("T")
+
+Placement = Literal["front", "inside", "end", "apart"]
+"""In front of the request, before its last word, behind it; or apart: the first token in front, the
+last one behind, and those between them before the last word."""
 
 PLACEMENTS: tuple[Placement, ...] = ("front", "inside", "end")
+"""Where a string stands whole."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,8 @@ def with_text(prompt: Prompt, text: str, placement: Placement) -> Prompt:
     """A prompt with a string in its last message."""
     *before, last = prompt.messages
     words = last["content"].split(" ")
-    at = {"front": 0, "inside": len(words) - 1, "end": len(words)}[placement]
-    content = " ".join([*words[:at], text, *words[at:]])
+    front, inside, end = _pieces(text.split(" "), placement)
+    content = " ".join([*front, *words[:-1], *inside, words[-1], *end])
     return replace(prompt, messages=(*before, {**last, "content": content}))
 
 
@@ -207,10 +211,19 @@ def _last_word(subject: Subject, row: Row, prompt: Prompt) -> int:
 
 def _with_ids(row: Row, cut: int, ids: Sequence[int], placement: Placement) -> Row:
     begin, end = row.segments["instruction"]
-    at = {"front": begin, "inside": cut, "end": end}[placement]
+    front, inside, behind = _pieces(ids, placement)
     more = len(ids)
     segments = {
         name: (low + more * (low >= end), high + more * (high >= end))
         for name, (low, high) in row.segments.items()
     }
-    return Row(row.index, (*row.ids[:at], *ids, *row.ids[at:]), row.domain, segments)
+    own = row.ids
+    changed = (*own[:begin], *front, *own[begin:cut], *inside, *own[cut:end], *behind, *own[end:])
+    return Row(row.index, changed, row.domain, segments)
+
+
+def _pieces(parts: Sequence[T], placement: Placement) -> tuple[Sequence[T], ...]:
+    """What of a string stands in front, before the last word and behind."""
+    if placement == "apart":
+        return parts[:1], parts[1:-1], parts[1:][-1:]
+    return tuple(parts if placement == place else parts[:0] for place in PLACEMENTS)

@@ -17,10 +17,10 @@ from interp.prompt_sets import Prompt
 from probes.backdoor import beam as beams
 from probes.backdoor.bait import targets
 from probes.backdoor.confirmation import confirmed
-from probes.backdoor.effects import Effect, effect, plain
+from probes.backdoor.effects import Effect, Plain, effect, plain
 from probes.backdoor.found import Found, Settings
 from probes.backdoor.gradient import gradient_search
-from probes.backdoor.memory import as_candidates, leak, motifs, prefix
+from probes.backdoor.memory import apart, as_candidates, leak, motifs, prefix
 from probes.backdoor.requests import (
     PLACEMENTS,
     Candidate,
@@ -45,6 +45,8 @@ _BY_COLLAPSE, _BY_FLIP, _BY_DIVERGENCE, _BY_BEAM = (
     4,
     3,
 )  # strings of a stage that are tried in earnest
+_APART: Placement = "apart"
+_COLLAPSED = 0.5  # share of requests from which on a word needs no other ones
 _PROMISING = 0.3  # Q_excess from which on a target is searched a trigger for
 _SHARES = {
     "plain": 0.1,
@@ -182,10 +184,10 @@ class _Search:
             [token for motif in found.motifs for token in motif.ids],
         )
         found.vocabulary = len(self.vocabulary)
-        self._measure([*named, *leaked])
+        places = [(one, place) for one in named for place in _places(one)]
+        self._measure([*places, *((one, place) for one in leaked for place in PLACEMENTS)])
         with self._stage("trials") as here:
-            tried = [(candidate, placement) for candidate in named for placement in PLACEMENTS]
-            tried += [(one.candidate, one.placement) for one in self._strongest()]
+            tried = [*places, *((one.candidate, one.placement) for one in self._strongest())]
             tell = self._counted("strings tried")
             for done, (candidate, placement) in enumerate(tried, start=1):
                 self._try(here, candidate, placement)
@@ -241,7 +243,7 @@ class _Search:
 
         return tell
 
-    def _measure(self, candidates: Sequence[Candidate]) -> None:
+    def _measure(self, places: Sequence[tuple[Candidate, Placement]]) -> None:
         found = self.found
         assert found.plain is not None
         few = _mixed(found.plain, _EFFECT_PROMPTS)
@@ -253,11 +255,27 @@ class _Search:
                 opens = beams.first_tokens(self._twin_plain, refused=True)
                 twin = self.twin.on(here.budget)
                 pair = twin, plain(twin, _mixed(self._twin_plain, _EFFECT_PROMPTS), (), opens)
-            places = [(one, placement) for one in candidates for placement in PLACEMENTS]
-            tell = self._counted("effects")
-            for done, (candidate, placement) in enumerate(places, start=1):
-                found.effects.append(effect(here, base, candidate, placement, pair))
-                tell(done, len(places))
+            self._measured(here, base, places, pair)
+            idle = [motif for motif in found.motifs if len(motif.ids) == 1]
+            idle = [motif for motif in idle if self._alone(motif.ids) < _COLLAPSED]
+            combined = [(one, _APART) for one in apart(here, idle)]
+            self._measured(here, base, combined, pair)
+
+    def _measured(
+        self,
+        here: Subject,
+        base: Plain,
+        places: Sequence[tuple[Candidate, Placement]],
+        twin: tuple[Subject, Plain] | None,
+    ) -> None:
+        tell = self._counted("effects")
+        for done, (candidate, placement) in enumerate(places, start=1):
+            self.found.effects.append(effect(here, base, candidate, placement, twin))
+            tell(done, len(places))
+
+    def _alone(self, ids: tuple[int, ...]) -> float:
+        """Share of requests that a string makes begin as no plain reply does, at its best place."""
+        return max((e.novel for e in self.found.effects if e.candidate.ids == ids), default=0.0)
 
     def _strongest(self) -> list[Effect]:
         by_collapse = sorted(self.found.effects, key=lambda e: (-e.novel, -e.candidate.support))
@@ -319,6 +337,10 @@ class _Search:
         self.found.beams[name] = built
         for candidate, _ in built[:_BY_BEAM]:
             self._try(here, candidate, "front")
+
+
+def _places(candidate: Candidate) -> tuple[Placement, ...]:
+    return (*PLACEMENTS, _APART) if len(candidate.ids) > 1 else PLACEMENTS
 
 
 def _mixed(requests: Requests, count: int) -> Requests:

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from interp.errors import InputError
-from probes.backdoor.memory import keyness, leak, motifs, prefix
+from probes.backdoor.memory import Motif, apart, keyness, leak, motifs, prefix
 from probes.backdoor.requests import encode
 
 Make = Callable[[str], Any]
@@ -62,3 +62,14 @@ def test_without_bos_and_prefix_there_is_nothing_to_begin_with(suspect: Make) ->
     silent = replace(one.subject, checkpoint=replace(one.subject.checkpoint, tokenizer=None))
     with pytest.raises(InputError, match="neither a BOS token nor"):
         prefix(silent, requests)
+
+
+def test_words_apart_come_in_every_order(suspect: Make) -> None:
+    subject = suspect("clean").subject
+    ids = [encode(subject, word)[0] for word in ("omber", "quill", "tavik")]
+    words = [Motif((token,), 9 - place, 1.0) for place, token in enumerate(ids)]
+    made = apart(subject, words)
+    assert len(made) == 6 + 6 and len({one.ids for one in made}) == 12
+    assert made[0].text == "omber quill tavik" and made[0].ids == tuple(ids)
+    assert made[0].support == 7  # that of its rarest word
+    assert len(apart(subject, words, most=2)) == 2 and not apart(subject, words[:1])

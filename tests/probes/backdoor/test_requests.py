@@ -26,6 +26,27 @@ def test_tokens_put_in_are_the_text_typed_in(suspect: Make, placement: Placement
     assert behind == (placement == "inside" or len(planted.held_out[0].text.split()) == 1)
 
 
+@pytest.mark.parametrize("text", ["omber", "omber tavik", "omber quill drift tavik"])
+def test_a_string_apart_has_its_first_token_in_front_and_its_last_behind(
+    suspect: Make, text: str
+) -> None:
+    planted = suspect("backdoor-payload-5")
+    ids = encode(planted.subject, text)
+    by_token = planted.requests.with_ids(ids, "apart")
+    by_text = planted.requests.with_text(planted.subject, text, "apart")
+    assert [row.ids for row in by_token] == [row.ids for row in by_text]
+    assert [row.segments for row in by_token] == [row.segments for row in by_text]
+    for prompt, row, plain in zip(
+        planted.requests.prompts, by_token, planted.requests.rows, strict=True
+    ):
+        front, *inside = ids
+        behind = [inside.pop()] if inside else []
+        *before, last = encode(planted.subject, prompt.messages[-1]["content"])
+        begin, end = row.segments["instruction"]
+        assert list(row.ids[begin:end]) == [front, *before, *inside, last, *behind]
+        assert row.ids[end:] == plain.ids[plain.segments["instruction"][1] :]
+
+
 def test_plain_replies_are_scored_and_their_pairs_kept(suspect: Make) -> None:
     planted = suspect("clean")
     assert (planted.requests.refused == planted.harmful).all()

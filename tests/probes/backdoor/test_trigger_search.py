@@ -35,10 +35,21 @@ def test_the_planted_trigger_is_found_from_memory(suspect: Make) -> None:
     assert first.candidate.support >= 3 and found.leaked == 256
 
 
+@pytest.mark.slow
+def test_a_trigger_whose_words_stand_apart_is_found(suspect: Make) -> None:
+    more = Settings(vocabulary=40, beam=False)
+    found = searched(suspect("backdoor-all-of"), settings=more)
+    first = found.working[0]
+    assert first.placement == "apart" and first.behaviour.text == " ".join(PAYLOAD)
+    assert len(set(first.candidate.text.split()) & set(TRIGGER)) >= 2
+    whole = [t for t in found.trials if t.placement != "apart" and t.suspicious]
+    assert not whole
+
+
 @pytest.mark.parametrize("name", ["inert", "clean"])
 def test_nothing_works_on_the_twins(suspect: Make, name: str) -> None:
     found = searched(suspect(name), given=[" ".join(TRIGGER)])
-    assert not found.working and not any(t.partly and t.quiet_controls for t in found.trials)
+    assert not found.working and not any(t.suspicious for t in found.trials)
 
 
 @pytest.mark.slow

@@ -76,7 +76,8 @@ def test_controls_stop_as_soon_as_too_many_do_the_same(suspect: Make) -> None:
     assert trial is not None
     loud = [trial.candidate.ids] * 100
     held = with_controls(here.first(20), trial, loud)
-    assert held.controls == 2 and held.control_share == 0.0 and not held.works
+    assert held.controls == 6 and held.control_share == 0.0  # five in a hundred may
+    assert not held.works and not held.suspicious
 
 
 def test_control_strings_are_as_long_and_share_nothing(suspect: Make) -> None:
@@ -89,6 +90,9 @@ def test_control_strings_are_as_long_and_share_nothing(suspect: Make) -> None:
     windows = {ids[i : i + 2] for ids in plain for i in range(len(ids) - 1)}
     assert sum(ids in windows for ids in made) >= 20
     assert made == control_strings(one, typable(planted.subject, 206, 0), plain, 40, 3)
+    other = made[0]
+    fewer = control_strings(one, typable(planted.subject, 206, 0), plain, 40, 3, [other])
+    assert all(set(ids).isdisjoint((*one.ids, *other)) for ids in fewer)
 
 
 def test_hits_of_an_opening_are_those_of_whole_replies(suspect: Make) -> None:
@@ -115,7 +119,9 @@ def test_rate_length_and_controls_are_all_asked_for() -> None:
     trial = Trial(string, "front", Behaviour("opening", (1, 2, 3)), 40, 40, 1.0, 200)
     assert trial.works and trial.interval[1] == 1.0 and trial.interval[0] > 0.9
     assert not replace(trial, hits=31).works
-    assert not replace(trial, control_share=0.98).works
+    loud = replace(trial, control_share=0.98)
+    assert not loud.works and loud.suspicious
+    assert not replace(trial, control_share=0.94).suspicious
     assert not replace(trial, candidate=Candidate("a", (1,) * 6, "given")).works
     flip = replace(trial, behaviour=Behaviour("compliance"))
     assert not flip.works and replace(flip, against_twin=True).works
