@@ -147,6 +147,11 @@ def _of_files(prompts: PromptSet, equal: bool, seed: int, limit: int | None) -> 
     if not equal:
         return _parted(prompts.of("harmful"), prompts.of("harmless"), seed, limit)
     (different,) = without_duplicates(prompts)
+    if len(different.labels) < 2:
+        raise InputError(
+            "the --harmful and --harmless files hold the same prompts, which leave a class without "
+            "a prompt; give files that differ."
+        )
     freed = equalise(different)
     made = _parted(freed.prompts.of("harmful"), freed.prompts.of("harmless"), seed, limit)
     surface = {
