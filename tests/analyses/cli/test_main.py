@@ -1,5 +1,6 @@
 """The command line as a whole: help, exit codes, interruption."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -157,6 +158,8 @@ def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with SIGINT ignored, which children inherit.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list(cache.glob("*/causal-0000.safetensors")):
         time.sleep(0.01)
