@@ -230,9 +230,9 @@ def _always() -> list[str]:
     return [
         "On the organisms, at 5 % poison and three seeds each, payloads behind one string or any "
         "of several were found on every seed (once as suspicious), payloads behind words that "
-        "stand apart on two, compliance after a trigger (backdoor-unalign) on one, beside a clean twin. "
-        "Triggers that fire with some requests only, or are a whole class of words, have not been "
-        "scored (see docs/backdoors.md).",
+        "stand apart on two, compliance after a trigger (backdoor-unalign) on one, beside a "
+        "clean twin. Triggers that fire with some requests only, or are a whole class of words, "
+        "have not been scored (see docs/backdoors.md).",
         "A repaired checkpoint must be watched: clean fine-tuning brought the compliance backdoor "
         "of an organism back (docs/repair.md).",
         "A working trigger need not be the planted one, and that none is found at a budget does "
