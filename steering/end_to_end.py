@@ -4,10 +4,10 @@ Hegazy et al. (arXiv 2505.20309) give the layer weights no target. Here they des
 are for: jailbroken prompts are to be refused, and benign ones left alone.
 """
 
-import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from interp.errors import InputError, NumericalError
 from interp.generation import left_padded
 from interp.prompts import Row
 from interp.sites import Site
+from interp.unfinished import resume_training, save_training
 from steering.operators import move, operate, prepared
 from steering.wrapping import hooked
 
@@ -136,19 +137,20 @@ def train_weights(
         lesson: prompts to learn from.
         held: prompts by which it is told when to stop.
         course: steps and batches.
-        keep: file in which a stopped descent leaves its state, and goes on from it.
+        keep: folder in which a stopped descent leaves its state, and goes on from it.
         progress: called with (steps done, steps in all).
 
     Raises:
         NumericalError: the loss becomes NaN.
         InputError: the device has too little memory.
     """
-    parameters = list(steered.parameters)
-    optimiser = torch.optim.Adam(parameters, _RATE)
-    done, best = _resumed(keep, parameters, optimiser)
+    state, run = _State(steered.parameters, course), {"course": asdict(course)}
+    optimiser = torch.optim.Adam(state.now.parameters(), _RATE)
+    done = state.told(resume_training(keep, run, state, optimiser))
     with _frozen(steered.checkpoint), _enough_memory(course.batch):
         if not done.looks:
-            done, best = _looked(steered, held, course, done, best)
+            done = _looked(steered, held, course, done)
+            state.note(done)
         while not done.over(course):
             step = len(done.losses)
             loss = _loss(steered, lesson, lesson.drawn(course.batch, course.seed, 0, step))
@@ -158,29 +160,68 @@ def train_weights(
             optimiser.step()
             done.losses.append(float(loss.detach()))
             if (step + 1) % course.every == 0 or step + 1 == course.steps:
-                done, best = _looked(steered, held, course, done, best)
-                _kept(keep, parameters, optimiser, done, best)
+                done = _looked(steered, held, course, done)
+                state.note(done)
+                if keep is not None:
+                    save_training(keep, run, step + 1, state, optimiser)
             if progress is not None:
                 progress(step + 1, course.steps)
-    with torch.no_grad():
-        for parameter, value in zip(parameters, best, strict=True):
-            parameter.copy_(value)
+    state.take_best()
     if keep is not None:
-        keep.unlink(missing_ok=True)
+        shutil.rmtree(keep, ignore_errors=True)
     return done
 
 
-def _looked(
-    steered: Steered, held: Lesson, course: Course, done: Descended, best: list[Tensor]
-) -> tuple[Descended, list[Tensor]]:
-    """The loss of the held-out prompts, and the best weights so far."""
+class _State(nn.Module):
+    """What is kept of a descent: the weights, the best ones so far, and how it went."""
+
+    losses: Tensor
+    looks: Tensor
+    at: Tensor
+
+    def __init__(self, parameters: Sequence[nn.Parameter], course: Course) -> None:
+        super().__init__()
+        self.now = nn.ParameterList(parameters)
+        self.best = nn.ParameterList(
+            nn.Parameter(one.detach().clone(), requires_grad=False) for one in parameters
+        )
+        looks = 2 + course.steps // course.every  # before the first step, and after the last
+        self.register_buffer("losses", torch.zeros(course.steps, dtype=torch.float64))
+        self.register_buffer("looks", torch.full((looks,), torch.nan, dtype=torch.float64))
+        self.register_buffer("at", torch.tensor(0))
+
+    def note(self, done: Descended) -> None:
+        """Keep a look, and the weights where it was the best."""
+        self.losses[: len(done.losses)] = torch.tensor(done.losses, dtype=torch.float64)
+        self.looks[: len(done.looks)] = torch.tensor(done.looks, dtype=torch.float64)
+        self.at.fill_(done.best)
+        if done.best == len(done.losses):
+            _copy(self.now, self.best)
+
+    def told(self, steps: int) -> Descended:
+        """How it went in so many steps."""
+        looks = self.looks[~self.looks.isnan()]
+        return Descended(self.losses[:steps].tolist(), looks.tolist(), int(self.at))
+
+    def take_best(self) -> None:
+        """Go back to the best weights."""
+        _copy(self.best, self.now)
+
+
+def _copy(source: nn.ParameterList, target: nn.ParameterList) -> None:
+    with torch.no_grad():
+        for one, other in zip(source, target, strict=True):
+            other.copy_(one)
+
+
+def _looked(steered: Steered, held: Lesson, course: Course, done: Descended) -> Descended:
+    """The same with the loss of the held-out prompts."""
     drawn = [held.drawn(course.batch, course.seed, 1, i) for i in range(course.held)]
     loss = float(np.mean([float(_loss(steered, held, each).detach()) for each in drawn]))
     _require_finite(loss, len(done.losses) + 1)
-    looks = [*done.looks, loss]
-    if done.looks and loss >= min(done.looks):
-        return Descended(done.losses, looks, done.best), best
-    return Descended(done.losses, looks, len(done.losses)), _copies(steered.parameters)
+    better = not done.looks or loss < min(done.looks)
+    best = len(done.losses) if better else done.best
+    return Descended(done.losses, [*done.looks, loss], best)
 
 
 def _require_finite(loss: float, step: int) -> None:
@@ -189,39 +230,6 @@ def _require_finite(loss: float, step: int) -> None:
             f"the loss of the end-to-end phase became NaN or infinite in step {step}; load the "
             "model in float32 or bfloat16, or train with --no-end-to-end."
         )
-
-
-def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in parameters]
-
-
-def _kept(
-    path: Path | None,
-    parameters: Sequence[nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    done: Descended,
-    best: Sequence[Tensor],
-) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")  # ranks write the same state at once
-    state = {"parameters": _copies(parameters), "optimiser": optimiser.state_dict()}
-    torch.save({**state, "best": list(best), "done": vars(done)}, part)
-    os.replace(part, path)
-
-
-def _resumed(
-    path: Path | None, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer
-) -> tuple[Descended, list[Tensor]]:
-    if path is None or not path.exists():
-        return Descended(), []
-    state = torch.load(path, weights_only=True)
-    with torch.no_grad():
-        for parameter, value in zip(parameters, state["parameters"], strict=True):
-            parameter.copy_(value)
-    optimiser.load_state_dict(state["optimiser"])
-    return Descended(**state["done"]), state["best"]
 
 
 @contextmanager

@@ -323,7 +323,7 @@ def _weights(
         lesson,
         held,
         course,
-        keep=None if workdir is None else workdir / f"end-to-end-{_key(read, options)}.pt",
+        keep=None if workdir is None else workdir / f"end-to-end-{_key(read, options)}",
         progress=None if progress is None else lambda n, total: progress("end to end", n, total),
     )
     record = {"steps": len(done.losses), "best": done.best, "held": done.looks}

@@ -151,7 +151,7 @@ def test_the_descent_stops_where_held_out_prompts_gain_no_more_and_keeps_the_bes
 
 
 def test_a_stopped_descent_goes_on_where_it_was(read: Captured, tmp_path: Path) -> None:
-    course, keep = Course(steps=8, every=2, batch=8, held=1), tmp_path / "state.pt"
+    course, keep = Course(steps=8, every=2, batch=8, held=1), tmp_path / "state"
     whole, lesson, held = _descent(read)
     done = train_weights(whole, lesson, held, course)
 
