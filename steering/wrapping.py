@@ -53,20 +53,25 @@ def generating(model: Any, opened: Opened) -> Callable[[], None]:
     with a static cache: such a graph is kept, and would outlive the hooks in it.
     """
     original = model.generate
-    own = model.__dict__.get("generate")
 
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
         with opened(args, kwargs):
             return original(*args, **_uncompiled(model, kwargs))
 
-    model.generate = generate
+    return _replaced(model, "generate", generate)
+
+
+def _replaced(model: Any, name: str, method: Callable[..., Any]) -> Callable[[], None]:
+    """Put a method in the place of a model's own; returns what takes it away again."""
+    own = model.__dict__.get(name)
+    setattr(model, name, method)
 
     def restore() -> None:
         if own is None:
-            del model.__dict__["generate"]
+            del model.__dict__[name]
         else:
-            model.generate = own
+            setattr(model, name, own)
 
     return restore
 
@@ -79,8 +84,6 @@ def compiled_from(model: Any, steady: Callable[[], bool]) -> Iterator[None]:
     remember so of the model's code: no later pass would be one graph.
     """
     original = model.prepare_inputs_for_generation
-    own = model.__dict__.get("prepare_inputs_for_generation")
-
     with ExitStack() as eagerly:
         eagerly.enter_context(torch.compiler.set_stance("force_eager"))
 
@@ -90,14 +93,11 @@ def compiled_from(model: Any, steady: Callable[[], bool]) -> Iterator[None]:
                 eagerly.close()
             return original(*args, **kwargs)
 
-        model.prepare_inputs_for_generation = prepare
+        restore = _replaced(model, "prepare_inputs_for_generation", prepare)
         try:
             yield
         finally:
-            if own is None:
-                del model.__dict__["prepare_inputs_for_generation"]
-            else:
-                model.prepare_inputs_for_generation = own
+            restore()
 
 
 def _uncompiled(model: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
