@@ -115,7 +115,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(_sample(tensor))
+            digest.update(_sample(_offloaded(self.model, name) if tensor.is_meta else tensor))
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -136,6 +136,25 @@ class Checkpoint:
         from interp.bridge import to_bridge
 
         return to_bridge(self)
+
+
+def _offloaded(model: PreTrainedModel, name: str) -> torch.Tensor:
+    """A weight that accelerate keeps in memory or on disk between forward passes.
+
+    Raises:
+        InputError: the weight has no values anywhere.
+    """
+    from accelerate.utils import align_module_device
+
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    if not hasattr(module, "_hf_hook"):
+        raise InputError(
+            f"{name} lies on the meta device and has no values; load the checkpoint's weights."
+        )
+    with align_module_device(module, "cpu"):
+        tensor: torch.Tensor = getattr(module, own).detach()
+    return tensor
 
 
 def _sample(tensor: torch.Tensor) -> bytes:

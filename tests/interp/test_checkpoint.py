@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from families import FAMILIES, tiny
@@ -110,6 +111,20 @@ def test_the_fingerprint_is_of_the_weights(folder: Path) -> None:
     with torch.no_grad():
         changed.layers[2].mlp.up_proj.weight[7, 3] += 1e-3
     assert changed.fingerprint != first.fingerprint
+
+
+def test_the_fingerprint_of_offloaded_weights_is_that_of_the_same_at_hand(
+    folder: Path, tmp_path: Path
+) -> None:
+    whole = interp.load(folder)
+    model = interp.load(folder).model
+    accelerate.disk_offload(model, tmp_path / "offloaded", execution_device="cpu")
+    there = interp.load(model)
+    assert all(weight.is_meta for weight in model.parameters())
+    assert there.fingerprint == whole.fingerprint
+    empty = interp.load(tiny("llama").to("meta"))
+    with pytest.raises(InputError, match="meta device and has no values"):
+        _ = empty.fingerprint
 
 
 def test_the_fingerprint_of_a_large_weight() -> None:
