@@ -27,7 +27,7 @@ SEGMENTS = (
     "all",
 )
 _OUTSIDE = ("embed", "final_norm")
-_OWN = ("index", "label", "source", "tokens", "prompt_sha256")
+_OWN = ("index", "label", "source", "text", "tokens", "last_token", "prompt_sha256")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def plan_collection(
     spans = [row.segments[segment] for row in marked]
     tokens = sum(stop - start for start, stop in spans)
     size = tokens * sum(_width(checkpoint, one) for one in sites) * checkpoint.dtype.itemsize
-    table = _table(prompts, rows, columns)
+    last = [row.ids[stop - 1] for row, (_, stop) in zip(marked, spans, strict=True)]
+    table = _table(prompts, rows, last, columns)
     return CollectionPlan(marked, sites, segment, table, tokens, size)
 
 
@@ -176,13 +177,18 @@ def _marked(row: Row) -> Row:
     return Row(row.index, row.ids, row.domain, {**row.segments, **named})
 
 
-def _table(prompts: PromptSet, rows: Sequence[Row], columns: pd.DataFrame | None) -> pd.DataFrame:
+def _table(
+    prompts: PromptSet, rows: Sequence[Row], last: Sequence[int], columns: pd.DataFrame | None
+) -> pd.DataFrame:
+    """A row a prompt; `last_token` is the id of the last token that is kept of it."""
     table = pd.DataFrame(
         {
             "index": [row.index for row in rows],
             "label": [prompt.label for prompt in prompts],
             "source": [prompt.source for prompt in prompts],
+            "text": [prompt.text for prompt in prompts],
             "tokens": [len(row) for row in rows],
+            "last_token": list(last),
             "prompt_sha256": [_key(prompt) for prompt in prompts],
         }
     )

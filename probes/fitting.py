@@ -1,6 +1,6 @@
 """`fit_probe`: from a collection to a probe that is chosen on one side and tested on the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,9 @@ from interp.ranking import area
 from probes import linear
 from probes.aggregation import AGGREGATORS, Aggregator, Last, Mean, aggregator
 from probes.fitted import FittedProbe, classes, metrics
+from probes.floors import last_token_floor, length_floor, lexical_floor
 from probes.grid import ProbeGrid
+from probes.metrics import Auroc
 from probes.nulls import shuffled_label_null
 from probes.stacking import StackedProbe, concatenated, folds
 from probes.stored import Collection
@@ -83,7 +85,8 @@ def fit_probe(
     Prompts that are equal but for case, marks and white space stay on one side. The null is
     `probes.nulls.shuffled_label_null`, the best held-out AUROC of all candidate layers (for
     `concat`, of all layers as one state); for a layer that was chosen without the test side it is
-    on the safe side.
+    on the safe side. Beside it stand the floors of `probes.floors`: what the words of the prompts,
+    their number, and the id of the last token that is read tell of the test side.
 
     Args:
         collection: of activations.
@@ -140,6 +143,7 @@ def fit_probe(
     if states is not None and stack == "concat":
         states = concatenated(states)[:, None]
     found["null"] = _null(states, train, test, found["auroc"], permutations, seed)
+    found["floors"] = _floors(collection, train, test)
     return replace(probe, meta={**meta, "metrics": found})
 
 
@@ -338,6 +342,28 @@ def _counts(side: _Side) -> dict[str, int]:
 
 def _half_way(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
     return float((scores[positive].mean() + scores[~positive].mean()) / 2)
+
+
+def _floors(collection: Collection, train: _Side, test: _Side) -> dict[str, dict[str, Any]]:
+    """What the surface of the prompts tells of the test side, by what it is read from."""
+    sides = [collection.table.iloc[side.rows] for side in (train, test)]
+    surfaces: dict[str, tuple[Callable[..., Auroc], list[Any]]] = {
+        "words": (lexical_floor, [side["text"].tolist() for side in sides]),
+        "length": (length_floor, [side["text"].str.split().str.len().to_numpy() for side in sides]),
+        "last token": (
+            last_token_floor,
+            [side["last_token"].to_numpy(np.int64) for side in sides],
+        ),
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, (floor, (learned, held)) in surfaces.items():
+        try:
+            told = floor(learned, train.positive, held, test.positive)
+        except InputError as error:
+            found[name] = {"reason": str(error)}
+        else:
+            found[name] = {"auroc": told.value, "interval": list(told.interval)}
+    return found
 
 
 def _null(

@@ -1,8 +1,9 @@
 """Collections: activations of prompts on disk, with the labels they are probed for.
 
 A folder with one activation folder a layer (`interp.store`), `rows.csv` (a line a prompt: index,
-label, source and every further column of the data), and `collection.json` (site, layers, segment,
-data and model), which is written last: a folder without it is unfinished.
+label, source, text, the last token that is kept, and every further column of the data), and
+`collection.json` (site, layers, segment, data and model), which is written last: a folder without
+it is unfinished.
 """
 
 import json
@@ -28,7 +29,7 @@ from interp.sources import csv_table
 from interp.store import Activations, StoredActivations
 from probes.collecting import CollectionPlan
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _INDEX, _ROWS, _UNFINISHED = "collection.json", "rows.csv", "unfinished"
 
 

@@ -89,10 +89,12 @@ def planted(
         (own / "index.json").write_text(json.dumps(index))
     keys = [hashlib.sha256(f"{seed} {number}".encode()).hexdigest() for number in range(n)]
     table = {"index": range(n), "label": y, "source": ["abc"[i // 2 % 3] for i in range(n)]}
-    table |= {"tokens": counts, "prompt_sha256": keys, **columns}
+    words = np.random.default_rng(200 + seed).integers(20, size=(n, 4))  # that tell nothing
+    table |= {"text": [" ".join(f"w{i}" for i in some) for some in words], "tokens": counts}
+    table |= {"last_token": words[:, -1], "prompt_sha256": keys, **columns}
     pd.DataFrame(table).to_csv(folder / "rows.csv", index=False)
     meta = {
-        "format_version": 1,
+        "format_version": 2,
         "kind": "collection",
         "site": "resid_pre",
         "layers": list(range(len(signal))),

@@ -156,6 +156,24 @@ def _show_fit(meta: dict[str, Any], layers: tuple[int | None, ...]) -> None:
         )
     else:
         options.say(f"null: none, because {null['reason'].rstrip('.')}.")
+    options.say(f"floors: {_floors(meta['metrics']['floors'])}; a probe that is not above them has "
+                "read the surface of the prompts.")  # fmt: skip
+
+
+def _floors(found: dict[str, dict[str, Any]]) -> str:
+    """What the surface alone tells, in a line."""
+    said = {
+        "words": "the words of the prompts",
+        "length": "their number",
+        "last token": "the last token that is read",
+    }
+    told = [
+        f"{said[name]} reach {one['auroc']:.3f} ({_interval(one['interval'])})"
+        if "auroc" in one
+        else f"{said[name]}: none, because {one['reason'].rstrip('.')}"
+        for name, one in found.items()
+    ]
+    return ", ".join(told)
 
 
 def _table(title: str, rows: dict[str, dict[str, Any]]) -> None:

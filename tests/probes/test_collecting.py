@@ -84,7 +84,10 @@ def test_the_table_keeps_single_values_and_knows_equal_prompts() -> None:
         wordy("llama"), prompts, site="resid_pre", segment="last", columns=columns
     )
     table = plan.table
-    assert table.columns.tolist() == ["index", "label", "source", "tokens", "prompt_sha256", "kind"]
+    own = ["index", "label", "source", "text", "tokens", "last_token", "prompt_sha256"]
+    assert table.columns.tolist() == [*own, "kind"]
+    assert table["text"].tolist() == list(said)
+    assert table["last_token"].tolist() == [row.ids[-1] for row in plan.rows]
     assert table["label"].tolist() == ["a"] * 3 and table["index"].tolist() == [0, 1, 2]
     keys = table["prompt_sha256"]
     assert keys[0] == keys[2] != keys[1]

@@ -35,6 +35,21 @@ def test_the_best_layer_is_found_and_tested_on_held_out_prompts(
     assert cosine > 0.8
 
 
+def test_the_surface_of_the_prompts_stands_beside_the_probe(tmp_path: Path) -> None:
+    told = fit_probe(planted(tmp_path / "a", n=160), "label", permutations=0).meta["metrics"]
+    assert list(told["floors"]) == ["words", "length", "last token"]
+    assert all(0.25 < floor["auroc"] < 0.75 for floor in told["floors"].values())
+    yes = np.arange(160) % 2
+    texts = [f"w{i} w{i + 1}" + " please" * int(i % 2) for i in range(160)]
+    found = planted(tmp_path / "b", n=160, signal=(0.0,), text=texts, last_token=yes)
+    told = fit_probe(found, "label", permutations=0).meta["metrics"]
+    assert all(floor["auroc"] == 1.0 for floor in told["floors"].values())
+    assert told["auroc"] < 0.8
+    found = planted(tmp_path / "c", n=160, text=["?!"] * 160)
+    told = fit_probe(found, "label", permutations=0).meta["metrics"]["floors"]
+    assert "hold no words" in told["words"]["reason"]
+
+
 def test_stacks_use_what_layers_know_apart(tmp_path: Path) -> None:
     signal = (1.2, 1.2, 1.2, 1.2)
     found = planted(tmp_path / "c", n=800, signal=signal)

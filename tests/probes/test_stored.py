@@ -221,5 +221,5 @@ def test_damaged_collections_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"layer 0 of .* does not hold the 13 tokens"):
         Collection.open(tmp_path / "b").tokens(0)
     (tmp_path / "b" / "collection.json").write_text(json.dumps(meta | {"format_version": 9}))
-    with pytest.raises(InputError, match="is not a collection of format 1"):
+    with pytest.raises(InputError, match="is not a collection of format 2"):
         Collection.open(tmp_path / "b")

@@ -50,6 +50,7 @@ def test_harmfulness_is_read_off_the_chat_organism(chat: Path, tmp_path: Path) -
     assert "cross-validated AUROC" in result.stdout and "n+" in result.stdout
     assert any(line.startswith("null: with 500 shuffles") for line in lines)
     assert any(line.startswith("no TPR at 1 % FPR: ") for line in lines)
+    assert any(line.startswith("floors: the words of the prompts reach ") for line in lines)
     assert lines[-1] == str(out)
     probe = FittedProbe.load(out)
     assert probe.meta["metrics"]["auroc"] > 0.95 and probe.layers in ((1,), (2,))
