@@ -349,7 +349,7 @@ def _floors(collection: Collection, train: _Side, test: _Side) -> dict[str, dict
     sides = [collection.table.iloc[side.rows] for side in (train, test)]
     surfaces: dict[str, tuple[Callable[..., Auroc], list[Any]]] = {
         "words": (lexical_floor, [side["text"].tolist() for side in sides]),
-        "length": (length_floor, [side["text"].str.split().str.len().to_numpy() for side in sides]),
+        "length": (length_floor, [_words(side["text"].tolist()) for side in sides]),
         "last token": (
             last_token_floor,
             [side["last_token"].to_numpy(np.int64) for side in sides],
@@ -364,6 +364,10 @@ def _floors(collection: Collection, train: _Side, test: _Side) -> dict[str, dict
         else:
             found[name] = {"auroc": told.value, "interval": list(told.interval)}
     return found
+
+
+def _words(texts: Sequence[str]) -> Int[np.ndarray, " n"]:
+    return np.array([len(text.split()) for text in texts])
 
 
 def _null(
