@@ -38,24 +38,19 @@ class RowPlan:
     @classmethod
     def make(cls, rows: Sequence[Row], batch_tokens: int) -> "RowPlan":
         """Group rows of similar length under a token budget; a longer row gets its own batch."""
-        ordered = sorted(rows, key=lambda row: (len(row), row.index))
-        batches: list[list[Row]] = []
-        for row in ordered:
-            if batches and _fits(batches[-1], row, batch_tokens):
-                batches[-1].append(row)
+        batches: list[list[int]] = []
+        used = largest = 0  # tokens of the last batch; padded size of the largest
+        for length, index in sorted((len(row), row.index) for row in rows):
+            padded = (len(batches[-1]) + 1) * length if batches else 0
+            spare = _MOST_PADDING * padded
+            if batches and padded <= batch_tokens and padded - used - length <= spare:
+                batches[-1].append(index)
+                used += length
             else:
-                batches.append([row])
-        return cls(
-            tuple(tuple(row.index for row in batch) for batch in batches),
-            sum(map(len, rows)),
-            max(len(batch) * len(batch[-1]) for batch in batches),
-        )
-
-
-def _fits(batch: list[Row], row: Row, batch_tokens: int) -> bool:
-    padded = (len(batch) + 1) * len(row)
-    used = sum(map(len, batch)) + len(row)
-    return padded <= batch_tokens and padded - used <= _MOST_PADDING * padded
+                batches.append([index])
+                used = length
+            largest = max(largest, len(batches[-1]) * length)
+        return cls(tuple(map(tuple, batches)), sum(map(len, rows)), largest)
 
 
 class Workdir:
