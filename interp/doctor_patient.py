@@ -1,9 +1,10 @@
 """The checkpoint on the doctor's table: token ids that suit it, passes, generation, its sites."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -156,18 +157,16 @@ def ordinary_ids(checkpoint: Checkpoint) -> Int[Tensor, " ids"]:
     return torch.tensor(ordinary if len(ordinary) >= 2 else list(every))
 
 
+def _kept(found: dict[Site, Tensor], site: Site, tensor: Tensor) -> Tensor:
+    found[site] = tensor.detach()
+    return tensor
+
+
 @contextmanager
 def reading(checkpoint: Checkpoint, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """Keep the tensors of sites from the passes inside the context (the last one wins)."""
     found: dict[Site, Tensor] = {}
     handed_over: dict[int, list[Site]] = {}
-
-    def keep(site: Site) -> Callable[[Tensor], Tensor]:
-        def read(tensor: Tensor) -> Tensor:
-            found[site] = tensor.detach()
-            return tensor
-
-        return read
 
     def receive(given: AttentionCall) -> None:
         tensors = {"z_pre_gate": given.output, "v": given.value}
@@ -180,7 +179,7 @@ def reading(checkpoint: Checkpoint, sites: Sequence[Site]) -> Iterator[dict[Site
         for site in sites:
             hook = site_hook(checkpoint, site)
             if hook is not None:
-                stack.callback(attach(hook, keep(site)).remove)
+                stack.callback(attach(hook, partial(_kept, found, site)).remove)
             elif site.layer is not None:
                 handed_over.setdefault(site.layer, []).append(site)
         if handed_over:

@@ -8,6 +8,8 @@ decoder layer receives; the number of tokens in a step says nothing once there i
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,15 +123,7 @@ def edited(
         )
     layer = checkpoint.anatomy.n_layers - 1 if site.layer is None else site.layer
     with watched(checkpoint, layer, f"the edit of {site.hook_name}") as seen:
-
-        def at_site(tensor: Tensor) -> Tensor:
-            seen.fired += 1
-            if wanted is None:
-                return edit(tensor, None)
-            match = seen.match(wanted, tensor.shape[0])
-            chosen = match.any(-1).reshape(*match.shape[:2], *[1] * (tensor.ndim - 2))
-            return torch.where(chosen, edit(tensor, match), tensor)
-
+        at_site = partial(_at_positions, seen, edit, wanted)
         if hook is not None:
             handle = attach(hook, at_site)
             try:
@@ -139,6 +133,16 @@ def edited(
         else:
             with _edited_by_tap(checkpoint, site, at_site):
                 yield
+
+
+def _at_positions(seen: Pass, edit: Edit, wanted: Tensor | None, tensor: Tensor) -> Tensor:
+    """The site's tensor with the edit at the tokens that are wanted, or at all."""
+    seen.fired += 1
+    if wanted is None:
+        return edit(tensor, None)
+    match = seen.match(wanted, tensor.shape[0])
+    chosen = match.any(-1).reshape(*match.shape[:2], *[1] * (tensor.ndim - 2))
+    return torch.where(chosen, edit(tensor, match), tensor)
 
 
 @contextmanager
@@ -159,27 +163,39 @@ def _edited_by_tap(
         yield
 
 
-def attach(hook: Hook, edit: Callable[[Tensor], Tensor]) -> RemovableHandle:
-    """Register a module hook that replaces the site's tensor by an edited one."""
+@dataclass(frozen=True)
+class _Writer:
+    """Puts an edited tensor in a site's place; a method a kind of hook."""
 
-    def changed(tensor: Tensor) -> Tensor:
-        return hook.write(tensor, edit(hook.read(tensor)).to(tensor.dtype))
+    hook: Hook
+    edit: Callable[[Tensor], Tensor]
+
+    def changed(self, tensor: Tensor) -> Tensor:
+        """The tensor that holds the site, edited there."""
+        edited = self.edit(self.hook.read(tensor))
+        return self.hook.write(tensor, edited.to(tensor.dtype))
 
     def before(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """For a site that is an input."""
         if args:
-            return (changed(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": changed(kwargs["hidden_states"])}
+            return (self.changed(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.changed(kwargs["hidden_states"])}
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """For a site that is an output."""
         if isinstance(output, tuple):
-            return (changed(output[0]), *output[1:])
-        return changed(output)
+            return (self.changed(output[0]), *output[1:])
+        return self.changed(output)
 
+
+def attach(hook: Hook, edit: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Register a module hook that replaces the site's tensor by an edited one."""
+    writer = _Writer(hook, edit)
     if hook.before:
-        return hook.module.register_forward_pre_hook(before, with_kwargs=True)
-    return hook.module.register_forward_hook(after)
+        return hook.module.register_forward_pre_hook(writer.before, with_kwargs=True)
+    return hook.module.register_forward_hook(writer.after)
 
 
 def decoder(checkpoint: Checkpoint) -> nn.Module:

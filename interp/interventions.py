@@ -8,6 +8,7 @@ to act although the model ran is an error, because it would otherwise look like 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,12 +74,13 @@ def scale_heads(checkpoint: Checkpoint, layer: int, scales: Tensor) -> Iterator[
             f"[batch, {heads}]."
         )
 
-    def edit(z: Tensor, _: Tensor | None) -> Tensor:
-        rows = per_row(factors, z.shape[0], 1, "scales").to(z.device)
-        return (wide(z) * rows[:, None, :, None]).to(z.dtype)
-
-    with edited(checkpoint, site, edit):
+    with edited(checkpoint, site, partial(_times, factors)):
         yield
+
+
+def _times(factors: Tensor, z: Tensor, _: Tensor | None) -> Tensor:
+    rows = per_row(factors, z.shape[0], 1, "scales").to(z.device)
+    return (wide(z) * rows[:, None, :, None]).to(z.dtype)
 
 
 @contextmanager
@@ -191,14 +193,15 @@ def add_vector(
         )
     require_width(checkpoint, site, vector)
 
-    def edit(x: Tensor, _: Tensor | None) -> Tensor:
-        rows = per_row(factors, x.shape[0], 0, "strength").to(x.device)
-        scale = rows.reshape(-1, *[1] * (x.ndim - 1))
-        added = wide(x) + scale * fitted(vector, x.shape[2:]).to(x.device)
-        return torch.where(scale != 0, added.to(x.dtype), x)
-
-    with edited(checkpoint, site, edit, positions):
+    with edited(checkpoint, site, partial(_plus, vector, factors), positions):
         yield
+
+
+def _plus(vector: Tensor, factors: Tensor, x: Tensor, _: Tensor | None) -> Tensor:
+    rows = per_row(factors, x.shape[0], 0, "strength").to(x.device)
+    scale = rows.reshape(-1, *[1] * (x.ndim - 1))
+    added = wide(x) + scale * fitted(vector, x.shape[2:]).to(x.device)
+    return torch.where(scale != 0, added.to(x.dtype), x)
 
 
 @contextmanager

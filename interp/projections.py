@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.checkpoint import Checkpoint
-from interp.edits import Edit, Positions, edited, finite, fitted, require_width, wide
+from interp.edits import Positions, edited, finite, fitted, require_width, wide
 from interp.errors import InputError
 from interp.sites import Site
 
@@ -66,20 +67,20 @@ def set_projection(
         raise InputError(f"there are {len(values)} values for {len(sites)} sites.")
     finite(torch.tensor(values), "the value")
 
-    def edit_to(wanted: float) -> Edit:
-        def edit(x: Tensor, _: Tensor | None) -> Tensor:
-            flat = wide(x.flatten(2))
-            along = fitted(unit, flat.shape[2:]).to(flat.device, flat.dtype)
-            moved = flat - ((flat @ along)[..., None] - wanted) * along
-            return moved.to(x.dtype).reshape(x.shape)
-
-        return edit
-
     with ExitStack() as stack:
         for site, wanted in zip(sites, values, strict=True):
             require_width(checkpoint, site, vector)
-            stack.enter_context(edited(checkpoint, site, edit_to(wanted), positions))
+            to_value = partial(_moved, unit, wanted)
+            stack.enter_context(edited(checkpoint, site, to_value, positions))
         yield
+
+
+def _moved(unit: Tensor, wanted: float, x: Tensor, _: Tensor | None) -> Tensor:
+    """The tensor with its projection on a unit vector set to a value."""
+    flat = wide(x.flatten(2))
+    along = fitted(unit, flat.shape[2:]).to(flat.device, flat.dtype)
+    moved = flat - ((flat @ along)[..., None] - wanted) * along
+    return moved.to(x.dtype).reshape(x.shape)
 
 
 def stream_sites(checkpoint: Checkpoint) -> list[Site]:

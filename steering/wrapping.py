@@ -24,26 +24,33 @@ def hooked(
 
     Costs less than `interp.edits.attach` where nothing is to be replaced, as in most decode steps.
     """
-
-    def before(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if args:
-            new = look(args[0])
-            return None if new is None else ((new, *args[1:]), kwargs)
-        new = look(kwargs["hidden_states"])
-        return None if new is None else (args, {**kwargs, "hidden_states": new})
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            new = look(output[0])
-            return None if new is None else (new, *output[1:])
-        return look(output)
-
     layer = layers[site.layer]  # type: ignore[index]
     if site.name == "resid_pre":
+        before = functools.partial(_before, look)
         return layer.register_forward_pre_hook(before, with_kwargs=True)
-    return layer.register_forward_hook(after)
+    return layer.register_forward_hook(functools.partial(_after, look))
+
+
+def _before(
+    look: Callable[[Tensor], Tensor | None],
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    if args:
+        new = look(args[0])
+        return None if new is None else ((new, *args[1:]), kwargs)
+    new = look(kwargs["hidden_states"])
+    return None if new is None else (args, {**kwargs, "hidden_states": new})
+
+
+def _after(
+    look: Callable[[Tensor], Tensor | None], module: nn.Module, args: tuple[Any, ...], output: Any
+) -> Any:
+    if isinstance(output, tuple):
+        new = look(output[0])
+        return None if new is None else (new, *output[1:])
+    return look(output)
 
 
 def generating(model: Any, opened: Opened) -> Callable[[], None]:
@@ -66,14 +73,14 @@ def _replaced(model: Any, name: str, method: Callable[..., Any]) -> Callable[[],
     """Put a method in the place of a model's own; returns what takes it away again."""
     own = model.__dict__.get(name)
     setattr(model, name, method)
+    return functools.partial(_put_back, model, name, own)
 
-    def restore() -> None:
-        if own is None:
-            del model.__dict__[name]
-        else:
-            setattr(model, name, own)
 
-    return restore
+def _put_back(model: Any, name: str, own: Callable[..., Any] | None) -> None:
+    if own is None:
+        del model.__dict__[name]
+    else:
+        setattr(model, name, own)
 
 
 @contextmanager
