@@ -155,8 +155,10 @@ def train(
     else:
         candidates = _CANDIDATES[method](read, options)
     chosen, trials = tried(read, candidates, options, progress)
+    norms = {"residual_norms": _norms(read, chosen)} if chosen.operator == "relative" else {}
     return chosen.bound(
         checkpoint,
+        **norms,
         training={
             "seed": options.seed,
             "trials": trials,
@@ -166,6 +168,12 @@ def train(
             "refusal_ids": list(read.refusal_ids),
         },
     )
+
+
+def _norms(read: Captured, policy: Policy) -> list[float]:
+    """Mean norm of the last prompt token's state at each site, for exports of a fixed length."""
+    states = [read.train.at(int(site.layer or 0), -1) for site in policy.sites]
+    return [float(np.linalg.norm(some, axis=-1).mean()) for some in states]
 
 
 def _size(policy: Policy, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def _null(finding: dict[str, Any]) -> str:
     ablated = [one["rate"] for one in plain if one["edit"] == "ablated"]
     added = [one["rate"] for one in plain if one["edit"] == "added"]
     return (
-        f" ({len(ablated)} random directions of its length: no fewer than {number(min(ablated))} "
-        f"and no more than {number(max(added))})"
+        f" ({len(ablated)} random directions of its length leave at least {number(min(ablated))} "
+        f"refused and bring about at most {number(max(added))})"
     )
 
 

@@ -17,6 +17,7 @@ from steering import controller, end_to_end
 from steering.controller import Fit, calibrated, logistic_gate, trained_controller
 from steering.end_to_end import Course, Lesson, Steered, train_weights
 from steering.examples import Captured, Cases, TrainingSet, captured
+from steering.export import export_policy, typical_norms
 from steering.gates import ControllerGate
 from steering.policy import Policy
 from steering.training import BUDGET, Options, layers_tried, require_method, train
@@ -48,6 +49,13 @@ def test_every_method_tries_as_many_settings_and_can_be_kept(
     assert [t["score"] for t in record["trials"] if t["chosen"]] == [best]
     kept = Policy.load(policy.save(tmp_path), read.checkpoint)
     assert kept.meta["training"]["trials"] == record["trials"]
+    assert ("residual_norms" in kept.meta) == (policy.operator == "relative")
+    if method == "was-plus":
+        assert kept.meta["residual_norms"] == pytest.approx(
+            typical_norms(read.checkpoint, policy, read.train.rows), rel=1e-4
+        )
+        lost = export_policy(kept, "gguf", tmp_path / "vector.gguf")
+        assert any("fixed at a typical norm" in line for line in lost)
     assert torch.equal(kept.directions, policy.directions)
     for one, other in zip(
         kept.gate.state_dict().values(), policy.gate.state_dict().values(), strict=True

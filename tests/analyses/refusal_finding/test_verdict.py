@@ -22,7 +22,10 @@ def test_numbers_of_the_sentences_are_those_of_the_report(report: dict[str, Any]
     assert "refuses 1.00 [0.938–1.00] (n = 58) of harmful prompts" in text
     assert "layer 1, position −1" in text
     assert "with it ablated 0 [0–0.0621] (n = 58)" in text
-    assert "5 random directions of its length: no fewer than 1 and no more than 0" in text
+    assert (
+        "5 random directions of its length leave at least 1 refused and bring about at most 0"
+        in text
+    )
     assert "at layer 1, the best of 3" in text
     assert "(n = 58 and 359) on jailbroken prompts" in text
     assert "does not show that the checkpoint is safe" in text
