@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from interp.anatomy import Anatomy, read_anatomy
 from interp.errors import InputError, MechguardError, UnsupportedModelError, first_line
@@ -298,9 +301,10 @@ def _load_files(
 
 def _read_weights(source: str, path: str, arguments: dict[str, Any]) -> PreTrainedModel:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path, output_loading_info=True, **arguments
-        )
+        with _without_bar() if source.startswith("organism:") else nullcontext():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path, output_loading_info=True, **arguments
+            )
     except MechguardError:
         raise
     except OSError as error:
@@ -318,6 +322,18 @@ def _read_weights(source: str, path: str, arguments: dict[str, Any]) -> PreTrain
             f"first {missing[0]}; the two do not belong together, copy or download them again."
         )
     return model
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keep transformers' progress bar away, which would flash by for weights of this size."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _device(device: str | torch.device) -> torch.device:

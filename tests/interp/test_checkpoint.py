@@ -12,6 +12,7 @@ from families import FAMILIES, tiny
 from refused import bypassing
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 import interp
 from interp import Checkpoint, InputError, MechguardError, UnsupportedModelError
@@ -100,6 +101,19 @@ def test_a_blueprint_reads_no_weights(folder: Path) -> None:
     anatomy, config = blueprint(str(folder))
     assert anatomy == interp.load(tiny("llama")).anatomy
     assert config.model_type == "llama"
+
+
+def test_an_organism_is_loaded_without_a_progress_bar(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(logging, "is_progress_bar_enabled", lambda: True)
+    monkeypatch.setattr(logging, "disable_progress_bar", lambda: calls.append("off"))
+    monkeypatch.setattr(logging, "enable_progress_bar", lambda: calls.append("on"))
+    interp.load(folder)
+    assert calls == []
+    interp.load("organism:bb-plain")
+    assert calls == ["off", "on"]
 
 
 def test_the_fingerprint_is_of_the_weights(folder: Path) -> None:
