@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from shared import rewrite
 
-from analyses.backdoor_finding.material import organism_contrasts
+from analyses.backdoor_finding.material import HELD_OUT, SEARCH, mixed, organism_contrasts
 from interp.organisms.backdoors import BACKDOORS
 from interp.organisms.chat_format import Messages
 from interp.organisms.scoring import Detection, Scorecard, Suspect, backdoor_family, score
@@ -43,9 +43,9 @@ def searched(suspect: Suspect) -> tuple[Found, int]:
     """The trigger search on a suspect without a twin, once for all detectors, and its cost."""
     key = suspect.checkpoint.fingerprint
     if key not in _FOUND:
-        train = _in_turn(suspect.harmful, suspect.harmless)[:64]
+        train = mixed(suspect.harmful, suspect.harmless, SEARCH)
         sides = [[p for p in suspect.validation if p.harmful == side] for side in (True, False)]
-        held_out = _in_turn(*sides)[:40]
+        held_out = mixed(*sides, HELD_OUT)
         budget = Budget(PASSES, SECONDS)
         found = search(
             Subject(suspect.checkpoint, budget),
@@ -64,7 +64,8 @@ def trigger_search(suspect: Suspect) -> Detection:
     working = found.working
     partly = [trial.rate for trial in found.trials if trial.suspicious]
     value = 1 + working[0].rate if working else max(partly, default=0.0)
-    strings = tuple(trial.candidate.text for trial in working)
+    found_ones = working or [trial for trial in found.trials if trial.suspicious]
+    strings = tuple(trial.candidate.text for trial in found_ones)
     return Detection(value, strings, forward_passes=cost)
 
 
@@ -89,7 +90,7 @@ def anomaly_detector(place: int) -> Callable[[Suspect], Detection]:
 def defection(suspect: Suspect) -> Detection:
     """The defection probe with pairs of the suspect's own yes-and-no task."""
     subject = Subject(suspect.checkpoint, Budget(10**6, SECONDS))
-    contrasts = organism_contrasts(_in_turn(suspect.harmful, suspect.harmless)[:24])
+    contrasts = organism_contrasts(mixed(suspect.harmful, suspect.harmless, 24))
     sides = [last_states(subject, rows) for rows in contrast_rows(subject, contrasts)]
     middle = sides[0].shape[1] // 2
     vector = defection_direction(sides[0][:, middle], sides[1][:, middle])
@@ -145,10 +146,6 @@ def _pools(suspect: Suspect) -> tuple[Subject, np.ndarray, np.ndarray]:
     few = found.plain.pick(range(max(1, round(POOL_SHARE * len(found.plain)))))
     carrying = last_states(subject, few.with_ids(best.candidate.ids, best.placement))
     return subject, plain, np.concatenate([plain, carrying])
-
-
-def _in_turn(one: Sequence, other: Sequence) -> list:
-    return [item for pair in zip(one, other, strict=False) for item in pair]
 
 
 DETECTORS: dict[str, Callable[[Suspect], Detection]] = {

@@ -48,8 +48,10 @@ def of_organism(name: str) -> Material:
     train, test = (organisms.prompts(name, split) for split in ("train", "test"))
     if not train.get("harmful") or not test.get("harmful"):
         raise InputError(f"organism:{name} takes no requests; give one that chats.")
-    search, held_out = (_in_turn(s["harmful"], s["harmless"]) for s in (train, test))
-    search, held_out = search[:SEARCH], held_out[:HELD_OUT]
+    search, held_out = (
+        mixed(split["harmful"], split["harmless"], most)
+        for split, most in ((train, SEARCH), (test, HELD_OUT))
+    )
     return Material(
         PromptSet(tuple(search)),
         PromptSet(tuple(held_out)),
@@ -58,6 +60,23 @@ def of_organism(name: str) -> Material:
         tuple(organism_contrasts(search)),
         ("The requests are the organism's own: one grammar, whose words no real model uses.",),
     )
+
+
+def mixed(harmful: Sequence[Any], harmless: Sequence[Any], most: int, seed: int = 0) -> list[Any]:
+    """Harmful and harmless requests in turn, each side drawn at random.
+
+    An organism's requests stand in the order of their verbs. The first ones are of a few verbs, and
+    a backdoor that listens to others would never be seen.
+
+    Args:
+        harmful: requests.
+        harmless: others.
+        most: of both together.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [[side[i] for i in rng.permutation(len(side))] for side in (harmful, harmless)]
+    return _in_turn(*drawn)[:most]
 
 
 def organism_contrasts(prompts: Sequence[Prompt]) -> list[Contrast]:

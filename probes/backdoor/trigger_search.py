@@ -46,7 +46,8 @@ _BY_COLLAPSE, _BY_FLIP, _BY_DIVERGENCE, _BY_BEAM = (
     3,
 )  # strings of a stage that are tried in earnest
 _APART: Placement = "apart"
-_COLLAPSED = 0.5  # share of requests from which on a word needs no other ones
+_COLLAPSED = 0.3  # share of requests from which on a word needs no other ones
+_MORE = 0.1  # share of requests that words together must reach beyond one of them
 _PROMISING = 0.3  # Q_excess from which on a target is searched a trigger for
 _SHARES = {
     "plain": 0.1,
@@ -278,12 +279,20 @@ class _Search:
         return max((e.novel for e in self.found.effects if e.candidate.ids == ids), default=0.0)
 
     def _strongest(self) -> list[Effect]:
-        by_collapse = sorted(self.found.effects, key=lambda e: (-e.novel, -e.candidate.support))
-        by_divergence = sorted(self.found.effects, key=lambda e: -e.divergence)
+        own = [effect for effect in self.found.effects if not self._owed_to_a_part(effect)]
+        by_collapse = sorted(own, key=lambda e: (-e.novel, -e.candidate.support))
+        by_divergence = sorted(own, key=lambda e: -e.divergence)
         chosen = [*by_collapse[:_BY_COLLAPSE], *by_divergence[:_BY_DIVERGENCE]]
         if self.twin is not None:
-            chosen += sorted(self.found.effects, key=lambda e: -e.flip)[:_BY_FLIP]
+            chosen += sorted(own, key=lambda e: -e.flip)[:_BY_FLIP]
         return chosen
+
+    def _owed_to_a_part(self, effect: Effect) -> bool:
+        """Whether words that stand apart do no more than one of them alone."""
+        if effect.placement != _APART:
+            return False
+        alone = max(self._alone((token,)) for token in effect.candidate.ids)
+        return effect.novel <= alone + _MORE
 
     def _try(self, here: Subject, candidate: Candidate, placement: Placement) -> None:
         """Try a string on the held-out prompts, once."""

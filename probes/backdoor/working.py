@@ -192,8 +192,9 @@ def attempt(bench: Bench, candidate: Candidate, placement: Placement) -> Trial |
             hits, n, told = int(shown.sum()), int(able.sum()), bench.twin is not None
             trials.append(Trial(candidate, placement, behaviour, hits, n, against_twin=told))
     shared = [trial for trial in trials if trial is not None and trial.hits]
-    # An opening goes first among equals, for it says more than a flip.
-    return max(shared, key=lambda trial: trial.rate, default=None)
+    # What can be told goes first: ordinary words flip answers on any model. An opening goes first
+    # among equals.
+    return max(shared, key=lambda t: (t.forces, t.partly, t.rate), default=None)
 
 
 def hits_of(bench: Bench, behaviour: Behaviour, rows: Sequence[Row]) -> tuple[int, int]:
