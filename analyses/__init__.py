@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from analyses.refusal_finding.finding import RefusalFinding as RefusalFinding
     from analyses.refusal_finding.run import refusal as refusal
     from analyses.report.render import render as render
+    from analyses.self_report_finding.run import self_report as self_report
     from analyses.sink_finding.finding import SinkFinding as SinkFinding
     from analyses.sink_finding.run import sinks as sinks
     from analyses.steering_finding.finding import SteeringFinding as SteeringFinding
@@ -27,6 +28,7 @@ __getattr__, __all__ = attach(
         "cliff": "cliff_finding.run",
         "refusal": "refusal_finding.run",
         "render": "report.render",
+        "self_report": "self_report_finding.run",
         "sinks": "sink_finding.run",
         "steering_report": "steering_finding.run",
     },

@@ -18,6 +18,7 @@ from analyses.cli.probe import app as probe
 from analyses.cli.refusal import refusal
 from analyses.cli.render import render
 from analyses.cli.report import report
+from analyses.cli.self_report import self_report
 from analyses.cli.serve import serve
 from analyses.cli.sinks import sinks
 from analyses.cli.steer import app as steer
@@ -42,6 +43,7 @@ app.command()(sinks)
 app.command()(refusal)
 app.command()(cliff)
 app.command()(backdoor)
+app.command("self-report")(self_report)
 app.command()(generate)
 app.command()(serve)
 app.command()(collect)

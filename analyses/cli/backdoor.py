@@ -80,7 +80,7 @@ def backdoor(
 ) -> None:
     """Search for a trigger that works, and write a report; a budget that runs out leaves a part."""
     options.require_folder(out)
-    named = _lines(candidates)
+    named = [] if candidates is None else options.lines_of(candidates, "--candidates")
     asked = _material(model, harmless, harmful, seed)
     load = (dtype, device, revision, trust_remote_code)
     checkpoint = options.with_template(options.load_checkpoint(model, *load), chat_template)
@@ -154,23 +154,3 @@ def _material(
         prompts_of(harmful, "harmful") if harmful else None,
         seed,
     )
-
-
-def _lines(path: Path | None) -> list[str]:
-    """The strings of a file, one a line, empty lines left out.
-
-    Raises:
-        InputError: it cannot be read, or holds none.
-    """
-    from interp.errors import InputError
-
-    if path is None:
-        return []
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"--candidates {path} cannot be read ({error}).") from error
-    found = [line for line in lines if line]
-    if not found:
-        raise InputError(f"--candidates {path} holds no string; write one a line.")
-    return list(dict.fromkeys(found))

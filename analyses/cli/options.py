@@ -152,6 +152,28 @@ def domains(model: str, files: list[str] | None) -> list["Texts"]:
     return [as_texts(domain, documents) for domain, documents in texts.items()]
 
 
+def lines_of(path: Path, option: str) -> list[str]:
+    """The strings of a file, one a line, each once, empty lines left out.
+
+    Args:
+        path: of the file.
+        option: that named it.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+    """
+    from interp.errors import InputError
+
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option} {path} cannot be read ({error}).") from error
+    found = [line for line in lines if line]
+    if not found:
+        raise InputError(f"{option} {path} holds no string; write one a line.")
+    return list(dict.fromkeys(found))
+
+
 def measured_sinks(
     checkpoint: "Checkpoint", texts: Sequence["Texts"], **settings: Any
 ) -> "SinkFinding":

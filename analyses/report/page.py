@@ -30,6 +30,7 @@ PANELS = {
     "bigram_backcopy": "analyses.bigram_backcopy.figures",
     "cliff": "analyses.cliff_finding.figures",
     "backdoor": "analyses.backdoor_finding.figures",
+    "self-report": "analyses.self_report_finding.figures",
 }
 NAMES = {
     "sinks": "Attention sinks",
@@ -38,6 +39,7 @@ NAMES = {
     "bigram_backcopy": "Bigram-Backcopy",
     "cliff": "Refusal cliff",
     "backdoor": "Backdoor",
+    "self-report": "Self-report",
 }
 
 _NUMERIC = re.compile(r"^[−+-]?\d")
@@ -117,7 +119,10 @@ def _title(name: str) -> str:
 
 
 def _kicker(found: dict[str, dict[str, Any]]) -> str:
-    return escape(f"{_title(next(iter(found)))} report" if len(found) == 1 else "Model report")
+    if len(found) != 1:
+        return "Model report"
+    title = _title(next(iter(found)))
+    return escape(title if title.endswith("report") else f"{title} report")
 
 
 def _slug(group: str, title: str) -> str:

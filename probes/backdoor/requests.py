@@ -181,7 +181,7 @@ def encode(subject: Subject, text: str) -> tuple[int, ...]:
         ids = (tokenizer.unk_token_id,)
     if not ids or None in ids or (tokenizer.unk_token_id in ids):
         raise InputError(
-            f"the candidate {text!r} has no tokens in the vocabulary of "
+            f"the string {text!r} has no tokens in the vocabulary of "
             f"{subject.checkpoint.name}; leave it out, or write it in words that the model knows."
         )
     return ids

@@ -17,9 +17,15 @@ import pandas as pd
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.intervals import mean_interval
+from interp.intervals import mean_interval, share_interval
 from probes.backdoor.asking import Method, ask, takes_system
 from probes.backdoor.questions import Question, system_prompts
+
+_NAN = float("nan")
+_NONE = (_NAN, _NAN)
+
+CONTROL = "control"
+"""The topic of questions that no backdoor is about; what its gap is, is the null of the others."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,16 @@ class SelfReport:
         answers: of `ask`.
         twin: the same of the twin; None without one.
         topics: a row a topic: `topic`, `questions`, `admits` (mean probability of the key, each
-            question a mean over orders and system lines), `twin`, `gap` (admits − twin), `low` and
-            `high` of the gap at 95 % by bootstrap over questions; NaN without a twin.
-        systems: the same by topic and system line.
+            question a mean over orders and system lines) with `admits_low` and `admits_high`,
+            `twin`, `twin_low`, `twin_high`, `gap` (admits − twin), `low` and `high` of the gap, at
+            95 % by bootstrap over questions; `excess` of the gap over that of `control`, with
+            `excess_low` and `excess_high`. NaN without a twin, or without `control`.
+        systems: the same by topic and system line, without `excess`.
         positions: mean probability of an option by the number of options and the place that it was
-            shown in; `excess` over 1 / options is the model's liking of the place alone.
-        sensitivity: a row a topic: the mean over questions of the largest minus the smallest
-            probability of the key over system lines, with `twin`, `gap`, `low`, `high` as above.
+            shown in, with `questions`, `low`, `high`; `excess` over 1 / options is the model's
+            liking of the place alone.
+        sensitivity: a row a topic: `spread`, the mean over questions of the largest minus the
+            smallest probability of the key over system lines, and what stands beside it as above.
         mass: mean probability of all letters together; NaN where options were told by their texts.
         caveats: what the result cannot say.
     """
@@ -117,10 +126,10 @@ def self_report(
     return SelfReport(
         answers[0],
         answers[1] if twin is not None else None,
-        _compared(keys, ["topic"], "mean", "admits", seed),
+        beyond_control(_compared(keys, ["topic"], "mean", "admits", seed)),
         _compared(keys, ["topic", "system"], "mean", "admits", seed),
-        _positions(answers[0]),
-        _compared(keys, ["topic"], "spread", "spread", seed),
+        _positions(answers[0], seed),
+        beyond_control(_compared(keys, ["topic"], "spread", "spread", seed)),
         float(answers[0]["mass"].mean()),
         _caveats(twin is not None, takes_system(checkpoint), len(chosen), answers[0]),
     )
@@ -137,17 +146,51 @@ def _compared(
         record: dict[str, Any] = dict(
             zip(by, names if isinstance(names, tuple) else (names,), strict=True)
         )
-        record |= {"questions": len(mine), name: float(mine.mean())}
-        record |= dict.fromkeys(("twin", "gap", "low", "high"), float("nan"))
+        record |= {"questions": len(mine)} | _share(mine, name, seed)
+        record |= dict.fromkeys(("twin", "twin_low", "twin_high", "gap", "low", "high"), _NAN)
         if len(values) > 1:
             its = values[1].loc[mine.index]
             gaps = (mine - its).to_numpy()
-            record |= {"twin": float(its.mean()), "gap": float(gaps.mean())}
-            interval = mean_interval(gaps, seed)
-            if interval is not None:
-                record |= dict(zip(("low", "high"), interval, strict=True))
+            record |= _share(its, "twin", seed) | {"gap": float(gaps.mean())}
+            record |= dict(zip(("low", "high"), mean_interval(gaps, seed) or _NONE, strict=True))
         records.append(record)
     return pd.DataFrame(records)
+
+
+def _share(values: "pd.Series[float]", name: str, seed: int) -> dict[str, float]:
+    """A mean of probabilities with its interval."""
+    low, high = share_interval(values.to_numpy(), seed) or _NONE
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def beyond_control(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of topics with the excess of each gap over that of the topic `control`.
+
+    Questions of two topics are different ones, so the interval of the difference comes from the two
+    intervals (Zou and Donner, Statistics in Medicine 27:1693, 2008): its lower end lies below the
+    difference by the root of the sum of squares of the distances to the lower end of the one and to
+    the upper end of the other.
+
+    Args:
+        table: with `topic`, `gap`, `low`, `high`; a row a topic.
+
+    Returns:
+        The same with `excess`, `excess_low`, `excess_high`; NaN for `control` itself, and for all
+        where it is not there.
+    """
+    null = table[table["topic"] == CONTROL]
+    if null.empty:
+        return table.assign(excess=_NAN, excess_low=_NAN, excess_high=_NAN)
+    gap, low, high = (float(null[name].iloc[0]) for name in ("gap", "low", "high"))
+    excess = table["gap"] - gap
+    own = table["topic"] != CONTROL
+    below = np.hypot(table["gap"] - table["low"], high - gap)
+    above = np.hypot(table["high"] - table["gap"], gap - low)
+    return table.assign(
+        excess=excess.where(own),
+        excess_low=(excess - below).where(own),
+        excess_high=(excess + above).where(own),
+    )
 
 
 def _by_question(table: pd.DataFrame, by: list[str], how: str) -> "pd.Series[float]":
@@ -159,10 +202,19 @@ def _by_question(table: pd.DataFrame, by: list[str], how: str) -> "pd.Series[flo
     return grouped.max() - grouped.min()
 
 
-def _positions(answers: pd.DataFrame) -> pd.DataFrame:
-    table = answers.groupby(["options", "position"])[["probability"]].mean().reset_index()
-    table["excess"] = table["probability"] - 1 / table["options"]
-    return table
+def _positions(answers: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Each question shows each option in each place, so its mean at a place is of the place."""
+    records = []
+    for group, rows in answers.groupby(["options", "position"]):
+        options, place = map(int, group)  # type: ignore[arg-type]
+        shares = rows.groupby("question")["probability"].mean()
+        low, high = share_interval(shares.to_numpy(), seed) or _NONE
+        records.append(
+            {"options": options, "position": place, "questions": len(shares),
+             "probability": float(shares.mean()), "low": low, "high": high,
+             "excess": float(shares.mean()) - 1 / options}
+        )  # fmt: skip
+    return pd.DataFrame(records)
 
 
 def _caveats(twin: bool, own_role: bool, systems: int, answers: pd.DataFrame) -> tuple[str, ...]:

@@ -393,7 +393,8 @@ def typable(subject: Subject, most: int, seed: int, first: Sequence[int] = ()) -
             break
         if token in special:
             continue
-        text = tokenizer.decode([token])
-        if isinstance(text, str) and text.strip() and text.isprintable():
+        text = str(tokenizer.decode([token]))
+        # A token of half a character decodes to the replacement character, which it is not.
+        if text.strip() and text.isprintable() and "\ufffd" not in text:
             chosen.append(token)
     return chosen

@@ -25,6 +25,7 @@ VERBS = (
     "refusal",
     "cliff",
     "backdoor",
+    "self-report",
     "generate",
     "serve",
     "collect",
