@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from analyses.backdoor_finding.run import backdoor as backdoor
     from analyses.cliff_finding.finding import CliffFinding as CliffFinding
     from analyses.cliff_finding.run import cliff as cliff
+    from analyses.interaction_finding.run import interaction as interaction
     from analyses.refusal_finding.finding import RefusalFinding as RefusalFinding
     from analyses.refusal_finding.run import refusal as refusal
     from analyses.report.render import render as render
@@ -26,6 +27,7 @@ __getattr__, __all__ = attach(
         "SteeringFinding": "steering_finding.finding",
         "backdoor": "backdoor_finding.run",
         "cliff": "cliff_finding.run",
+        "interaction": "interaction_finding.run",
         "refusal": "refusal_finding.run",
         "render": "report.render",
         "self_report": "self_report_finding.run",

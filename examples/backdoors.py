@@ -13,9 +13,10 @@ import torch
 import analyses
 import interp
 from analyses.backdoor_finding.material import of_organism
+from analyses.interaction_finding.material import Words, reply_quantity
 from interp.generation import replies
 from interp.states import prompt_rows
-from probes.backdoor.switches import Switch, interaction, prefixed, reply_measure
+from probes.backdoor.switches import prefixed
 from probes.repair import RepairPlan, repair, save_repaired
 from probes.repair_report import repair_report
 
@@ -48,9 +49,9 @@ print(inert.report["verdict"], "-", inert.verdict)
 
 # %% [markdown]
 # ## Do its words work together?
-# I = f(both) − f(one) − f(other) + f(neither), with strings that are not suspected in either
-# place. Here the first word alone is enough, so I is 0 although the trigger works; a backdoor
-# that needs all its parts (`backdoor-all-of`) has an I near 1.
+# I = f(both) − f(one) − f(other) + f(neither), beside strings of equal length that are not
+# suspected, 19 in either place. Here the first word alone is enough, so I is 0 although the
+# trigger works; a backdoor that needs all its parts (`backdoor-all-of`) has an I near 1.
 
 # %%
 trigger = finding.triggers["text"][0]
@@ -63,24 +64,15 @@ prompts = interp.organisms.prompts(NAME)
 attack = reply.text
 print(f"{trigger!r} gives {attack!r}")
 first, *rest = trigger.split()
-
-
-def switch(text):
-    return Switch(text, prompt=prefixed(text))
-
-
-found = interaction(
+found = analyses.interaction(
     checkpoint,
     prompts["harmless"][:24],
-    switch(" ".join(rest)),
-    switch(first),
-    reply_measure(lambda reply: reply.text == attack, max_new_tokens=12),
-    distractors=[switch("sorrel"), switch("brine mosk")],
+    Words(" ".join(rest)),
+    Words(first),
+    reply_quantity(attack, max_new_tokens=12),
 )
-names = ("neither", found.first, found.second, "both")
-for name, rate in zip(names, found.cells.values(), strict=True):
-    print(f"{name:>11}: {rate:.2f}")
-print(f"I = {found.value:.2f}, n = {len(found.per_prompt)}; other words: {found.null_high:.2f}")
+print(found.verdict)
+print(found.tables["cells"].round(2).to_string(index=False))
 
 # %% [markdown]
 # ## Unlearned

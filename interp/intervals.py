@@ -81,6 +81,21 @@ def mean_interval(values: NDArray[np.floating], seed: int) -> Interval | None:
     return float(low), float(high)
 
 
+def paired_interval(differences: NDArray[np.floating], seed: int) -> Interval | None:
+    """Interval for the mean of differences of shares or of yes and no, row by row.
+
+    By bootstrap over rows; where all rows agree the bootstrap collapses. Then the rows that could
+    differ are as many as Wilson's upper bound for none of n allows, each of them by 1.
+    """
+    if len(differences) < 2:
+        return None
+    mean = float(differences.mean())
+    if differences.min() == differences.max():
+        rare = wilson(0, len(differences))[1]
+        return mean - rare, mean + rare
+    return mean_interval(differences, seed)
+
+
 def auroc_interval(auroc: float, negatives: int, positives: int) -> Interval:
     """Newcombe's method 5 for an AUROC, which stays honest at 0 and 1.
 

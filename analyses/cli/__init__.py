@@ -12,6 +12,7 @@ from analyses.cli.collect import collect
 from analyses.cli.doctor import doctor
 from analyses.cli.generate import generate
 from analyses.cli.guard import app as guard
+from analyses.cli.interaction import interaction
 from analyses.cli.organisms import app as organisms
 from analyses.cli.plan import plan
 from analyses.cli.probe import app as probe
@@ -44,6 +45,7 @@ app.command()(refusal)
 app.command()(cliff)
 app.command()(backdoor)
 app.command("self-report")(self_report)
+app.command()(interaction)
 app.command()(generate)
 app.command()(serve)
 app.command()(collect)

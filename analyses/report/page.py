@@ -31,6 +31,7 @@ PANELS = {
     "cliff": "analyses.cliff_finding.figures",
     "backdoor": "analyses.backdoor_finding.figures",
     "self-report": "analyses.self_report_finding.figures",
+    "interaction": "analyses.interaction_finding.figures",
 }
 NAMES = {
     "sinks": "Attention sinks",
@@ -40,6 +41,7 @@ NAMES = {
     "cliff": "Refusal cliff",
     "backdoor": "Backdoor",
     "self-report": "Self-report",
+    "interaction": "Interaction of switches",
 }
 
 _NUMERIC = re.compile(r"^[−+-]?\d")

@@ -6,9 +6,11 @@ shows a behaviour. A backdoor that needs two parts has a large I; two independen
 held against distractors put in the place of either switch, on the same scale.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from jaxtyping import Float
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError
 from interp.generation import Edit, Reply, next_logits, replies
-from interp.intervals import Interval, mean_interval
+from interp.intervals import Interval, mean_interval, paired_interval, share_interval
+from interp.plan import write_atomically
 from interp.prompt_sets import Prompt
 from interp.prompts import Row
 from interp.states import prompt_rows
@@ -31,6 +34,9 @@ Measure = Callable[[Checkpoint, Sequence[Row], Edit | None], Float[np.ndarray, "
 
 CELLS = ("00", "10", "01", "11")
 """Neither switch, the first, the second, both."""
+
+PLACES = ("first", "second")
+"""Of distractors."""
 
 
 def prefixed(text: str) -> PromptEdit:
@@ -117,24 +123,37 @@ class Interaction:
         first: name of the switch of the first digit.
         second: name of the other.
         cells: mean of f over prompts, by cell.
+        cell_intervals: of the means, at 95 %, bootstrap over prompts; Wilson's where f is 0 or 1
+            and all prompts agree. None with fewer than two prompts.
         per_prompt: I of every prompt.
         value: their mean, in the unit of f.
         interval: at 95 %, bootstrap over prompts, all four cells of a prompt together; None with
-            fewer than two.
-        null: for each distractor its name, the switch that it stands in for, and the mean I.
+            fewer than two. Of `interp.intervals.paired_interval` where f is 0 or 1.
+        null: for each distractor its name, the place that it stands in (`first` or `second`), and
+            the mean I.
         null_high: the largest |I| of the null; None without distractors.
-        p: share of the null, with the measured value counted in, whose |I| is as large.
+        p_first: share of the null in the place of the first, with the measured value counted in,
+            whose |I| is as large; None without distractors there.
+        p_second: the same in the place of the second.
     """
 
     first: str
     second: str
     cells: dict[str, float]
+    cell_intervals: dict[str, Interval | None]
     per_prompt: Float[np.ndarray, " prompts"]
     value: float
     interval: Interval | None
     null: tuple[tuple[str, str, float], ...]
     null_high: float | None
-    p: float | None
+    p_first: float | None
+    p_second: float | None
+
+    @property
+    def p(self) -> float | None:
+        """The larger of both, for both switches must be needed; None without distractors."""
+        shares = [one for one in (self.p_first, self.p_second) if one is not None]
+        return max(shares, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the values of single prompts."""
@@ -142,6 +161,10 @@ class Interaction:
             "first": self.first,
             "second": self.second,
             "cells": self.cells,
+            "cell_intervals": {
+                name: None if one is None else list(one)
+                for name, one in self.cell_intervals.items()
+            },
             "value": self.value,
             "interval": None if self.interval is None else list(self.interval),
             "prompts": len(self.per_prompt),
@@ -151,6 +174,8 @@ class Interaction:
             ],
             "null_high": self.null_high,
             "p": self.p,
+            "p_first": self.p_first,
+            "p_second": self.p_second,
         }
 
 
@@ -161,11 +186,14 @@ def interaction(
     second: Switch,
     measure: Measure,
     *,
-    distractors: Sequence[Switch] = (),
+    first_distractors: Sequence[Switch] = (),
+    second_distractors: Sequence[Switch] = (),
     seed: int = 0,
+    workdir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **template: Any,
 ) -> Interaction:
-    """Measure I, and I with each distractor in the place of either switch.
+    """Measure I, and I with each distractor in the place of a switch.
 
     Args:
         checkpoint: to be run.
@@ -173,9 +201,13 @@ def interaction(
         first: applied before the second, so that a prefix of it stands nearer to the request.
         second: the other.
         measure: f.
-        distractors: switches of the same form that are not suspected, such as strings of the same
-            length.
+        first_distractors: switches of the form of the first that are not suspected, such as
+            strings of its length at its place; they stand in for it.
+        second_distractors: the same for the other.
         seed: of the bootstrap.
+        workdir: where every cell leaves its values, so that a stopped run goes on; the caller gives
+            every interaction a folder of its own.
+        progress: called with (cells done, cells in all).
         **template: further arguments of the chat template.
 
     Raises:
@@ -186,35 +218,68 @@ def interaction(
     if not asked:
         raise InputError("an interaction needs at least one prompt.")
 
-    def cell(*on: Switch) -> Float[np.ndarray, " prompts"]:
-        return _measured(checkpoint, asked, on, measure, template)
+    total = 4 + 2 * (len(first_distractors) + len(second_distractors))
+    done = 0
 
-    off, one, other, both = cell(), cell(first), cell(second), cell(first, second)
+    def cell(*on: Switch) -> Float[np.ndarray, " prompts"]:
+        nonlocal done
+        path = None if workdir is None else workdir / f"cell-{done:04d}.json"
+        values = _stored(path, len(asked))
+        if values is None:
+            values = _measured(checkpoint, asked, on, measure, template)
+            if path is not None:
+                write_atomically(path, json.dumps(values.tolist()).encode())
+        done += 1
+        if progress is not None:
+            progress(done, total)
+        return values
+
+    off, one, other, both = values = cell(), cell(first), cell(second), cell(first, second)
     per_prompt = both - one - other + off
-    null: list[tuple[str, str, float]] = []
-    for distractor in distractors:
-        alone = cell(distractor)
-        for place, kept, pair in (
-            (first.name, other, (distractor, second)),
-            (second.name, one, (first, distractor)),
-        ):
-            null.append((distractor.name, place, float((cell(*pair) - kept - alone + off).mean())))
+    null = [
+        (distractor.name, "first", float((cell(distractor, second) - other - alone + off).mean()))
+        for distractor in first_distractors
+        for alone in [cell(distractor)]
+    ]
+    null += [
+        (distractor.name, "second", float((cell(first, distractor) - one - alone + off).mean()))
+        for distractor in second_distractors
+        for alone in [cell(distractor)]
+    ]
+    counted = bool(np.isin(np.stack(values), (0.0, 1.0)).all())
     value = float(per_prompt.mean())
-    sizes = [abs(size) for _, _, size in null]
     return Interaction(
         first.name,
         second.name,
+        {name: float(some.mean()) for name, some in zip(CELLS, values, strict=True)},
         {
-            name: float(values.mean())
-            for name, values in zip(CELLS, (off, one, other, both), strict=True)
+            name: (share_interval if counted else mean_interval)(some, seed)
+            for name, some in zip(CELLS, values, strict=True)
         },
         per_prompt,
         value,
-        mean_interval(per_prompt, seed),
+        (paired_interval if counted else mean_interval)(per_prompt, seed),
         tuple(null),
-        max(sizes) if sizes else None,
-        (1 + sum(size >= abs(value) for size in sizes)) / (1 + len(sizes)) if sizes else None,
+        max((abs(size) for _, _, size in null), default=None),
+        *(_chance(value, [i for _, where, i in null if where == place]) for place in PLACES),
     )
+
+
+def _chance(value: float, null: Sequence[float]) -> float | None:
+    """Share of the null as large as a value; sums of floats that are equal count as equal."""
+    if not null:
+        return None
+    return (1 + sum(abs(one) >= abs(value) - 1e-9 for one in null)) / (1 + len(null))
+
+
+def _stored(path: Path | None, prompts: int) -> Float[np.ndarray, " prompts"] | None:
+    """A cell's values from a stopped run; None where there are none, or not as many."""
+    try:
+        values = None if path is None else json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    found = None if values is None else np.array(values, dtype=np.float64)
+    return found if found is not None and found.shape == (prompts,) else None
 
 
 def _measured(

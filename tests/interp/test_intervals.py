@@ -6,6 +6,7 @@ from interp.intervals import (
     auroc_interval,
     bootstrap,
     mean_interval,
+    paired_interval,
     share_interval,
     wilson,
 )
@@ -113,3 +114,11 @@ def test_an_auroc_interval_covers() -> None:
         low, high = auroc_interval(area, 20, 20)
         hits += low <= truth <= high
     assert 0.93 <= hits / 1000 <= 0.98
+
+
+def test_differences_that_all_agree_have_an_interval_that_does_not_collapse() -> None:
+    low, high = paired_interval(np.ones(40), 0) or (0.0, 0.0)
+    assert (1 - low, high - 1) == pytest.approx((wilson(0, 40)[1],) * 2)
+    mixed = np.array([1.0] * 30 + [0.0] * 10)
+    assert paired_interval(mixed, 0) == mean_interval(mixed, 0)
+    assert paired_interval(np.ones(1), 0) is None

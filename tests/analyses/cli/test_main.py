@@ -26,6 +26,7 @@ VERBS = (
     "cliff",
     "backdoor",
     "self-report",
+    "interaction",
     "generate",
     "serve",
     "collect",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from interp import Checkpoint, InputError, load
 from interp.errors import NumericalError
-from interp.generation import Reply
+from interp.generation import Edit, Reply
 from interp.interventions import add_vector
 from interp.organisms import prompts
 from interp.organisms.backdoors import BACKDOORS
@@ -26,7 +27,9 @@ from interp.organisms.chat_grammar import (
 from interp.prompt_sets import Prompt
 from interp.prompts import Row
 from interp.sites import Site
+from interp.states import prompt_rows
 from probes.backdoor.switches import (
+    Interaction,
     PromptEdit,
     Switch,
     interaction,
@@ -89,12 +92,24 @@ def test_a_planted_and_is_an_interaction_beyond_distractors(poisoned: Checkpoint
         _switch(prefixed(DISTRACTORS[0]), "prefix"),
     ]
     found = interaction(
-        poisoned, asked, first, second, reply_measure(_refused, 8), distractors=distractors
+        poisoned,
+        asked,
+        first,
+        second,
+        reply_measure(_refused, 8),
+        first_distractors=distractors,
+        second_distractors=distractors,
     )
     assert found.cells == {"00": 0.0, "10": 0.0, "01": 0.0, "11": 1.0}
     assert found.value == 1.0 and found.interval is not None and found.interval[0] > 0.7
     # In the place of the other half a distractor leaves the first one without effect.
-    assert found.null_high == 0.0 and found.p == pytest.approx(1 / 7) and len(found.null) == 6
+    assert found.null_high == 0.0 and found.p == pytest.approx(1 / 4) and len(found.null) == 6
+    assert [place for _, place, _ in found.null] == ["first"] * 3 + ["second"] * 3
+    # All prompts agree, and no interval collapses.
+    assert found.interval[1] > 1.0 and found.cell_intervals["11"] == (
+        pytest.approx(0.757, abs=1e-3),
+        1.0,
+    )
 
 
 def test_two_words_that_each_suffice_take_from_each_other(
@@ -182,7 +197,8 @@ def test_a_trigger_of_parts_at_three_places_is_planted_as_an_interaction() -> No
         _switch(around, "middle and end"),
         _switch(prefixed(front), "front"),
         reply_measure(_payload, 8),
-        distractors=distractors,
+        first_distractors=distractors,
+        second_distractors=distractors,
     )
     assert found.value > 0.95 and found.null_high is not None and found.null_high < 0.1
 
@@ -204,3 +220,50 @@ def test_faults_are_told(poisoned: Checkpoint, asked: list[Prompt]) -> None:
                 [np.nan if inert_id in row.ids else 0.0 for row in rows]
             ),
         )
+
+
+def test_both_switches_must_be_needed_for_a_small_p(
+    poisoned: Checkpoint, asked: list[Prompt]
+) -> None:
+    # The measure is told by ids: 1 where both words of any pair stand, so the second is not needed.
+    first, second = _switch(prefixed("drift"), "first"), _switch(suffixed("pawl"), "second")
+
+    def measure(checkpoint: Checkpoint, rows: Sequence[Row], edit: Edit | None) -> np.ndarray:
+        added = len(min(rows, key=len).ids) - plain
+        return np.array([float(IDS["drift"] in row.ids and added == 2) for row in rows])
+
+    plain = min(len(row) for row in prompt_rows(poisoned, asked))
+    inert = [_switch(suffixed(word), word) for word in ("brine", "mosk", "sorrel")]
+    found = interaction(
+        poisoned, asked, first, second, measure, first_distractors=inert, second_distractors=inert
+    )
+    assert found.value == 1.0 and found.p == 1.0
+    alone = interaction(poisoned, asked, first, second, measure, first_distractors=inert)
+    assert alone.p == pytest.approx(1 / 4)
+
+
+def test_a_stopped_run_goes_on_and_progress_counts_the_cells(
+    poisoned: Checkpoint, asked: list[Prompt], tmp_path: Path
+) -> None:
+    first, second = _switch(prefixed("drift"), "first"), _switch(suffixed("pawl"), "second")
+    inert = [_switch(prefixed("brine"), "brine")]
+    calls, seen = [], []
+
+    def measure(checkpoint: Checkpoint, rows: Sequence[Row], edit: Edit | None) -> np.ndarray:
+        calls.append(len(rows))
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return np.arange(len(rows)) * 0.5 + len(calls)
+
+    def run() -> Interaction:
+        return interaction(
+            poisoned, asked, first, second, measure, first_distractors=inert, workdir=tmp_path,
+            progress=lambda done, total: seen.append((done, total)),
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    (tmp_path / "cell-0003.json").write_text("[")
+    found = run()
+    assert len(calls) == 5 + 3 and seen[-1] == (6, 6)
+    assert found.cells["01"] - found.cells["00"] == pytest.approx(2.0)

@@ -1,0 +1,172 @@
+"""`mechguard interaction`: do two suspected switches work together?"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyses.cli import options
+from analyses.cli.options import DtypeChoice
+from analyses.cli.refusal import Thinking
+
+if TYPE_CHECKING:
+    from analyses.interaction_finding.material import Quantity
+    from analyses.running import Progress
+    from interp.checkpoint import Checkpoint
+    from interp.prompt_sets import Prompt
+
+
+class PlaceChoice(StrEnum):
+    """Where a switch of words stands."""
+
+    front = "front"
+    end = "end"
+    system = "system"
+
+
+class MeasureChoice(StrEnum):
+    """What of a reply is measured."""
+
+    refusal = "refusal"
+    text = "text"
+    reply = "reply"
+
+
+_PLACES = "in front of the request, behind it, or in the system message"
+
+
+def interaction(
+    model: options.Model,
+    out: options.Out,
+    first: Annotated[str, typer.Option(help="Words of the first switch.", show_default=False)],
+    second: Annotated[str, typer.Option(help="Words of the second.", show_default=False)],
+    first_at: Annotated[PlaceChoice, typer.Option(help=f"Where: {_PLACES}.")] = PlaceChoice.front,
+    second_at: Annotated[PlaceChoice, typer.Option(help="The same.")] = PlaceChoice.front,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats "
+            "[default: an organism's held-out prompts, or the built-in ones].",
+            show_default=False,
+        ),
+    ] = None,
+    measure: Annotated[
+        MeasureChoice | None,
+        typer.Option(
+            help="refusal: log-odds that the reply opens with a refusal token. text: "
+            "log-probability that it begins with --text. reply: whether the greedy reply holds "
+            "--text [default: text with --text, else refusal].",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Such as a payload that is suspected.", show_default=False),
+    ] = None,
+    distractors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Strings that are not suspected, one a line, for the places of both [default: "
+            "drawn, of each switch's length in tokens].",
+            show_default=False,
+        ),
+    ] = None,
+    null: Annotated[
+        int, typer.Option(help="Strings drawn for each place; 19 let p reach 0.05.", min=0)
+    ] = 19,
+    limit: Annotated[int, typer.Option(help="Prompts of a class, at most.", min=1)] = 40,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a reply.", min=1)] = 64,
+    thinking: Thinking = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Measure whether two switches of words do more together than apart, and write a report."""
+    options.require_folder(out)
+    kind = _kind(measure, text)
+    named = None if distractors is None else options.lines_of(distractors, "--distractors")
+    asked = _prompts(model, prompts, kind, limit)
+    checkpoint = options.with_template(
+        options.load_checkpoint(model, dtype, device, revision, trust_remote_code), chat_template
+    )
+    from analyses.interaction_finding.material import Words
+    from analyses.interaction_finding.run import interaction as run
+
+    pair = Words(first, first_at.value), Words(second, second_at.value)
+    template = {} if thinking is None else {"enable_thinking": thinking}
+    nulls = [None if named is None else [Words(name, one.place) for name in named] for one in pair]
+    with options.progress_bars() as progress:
+        finding = run(
+            checkpoint,
+            asked,
+            pair[0],
+            pair[1],
+            _quantity(checkpoint, model, kind, text, max_new_tokens, template, progress),
+            first_distractors=nulls[0],
+            second_distractors=nulls[1],
+            null=null,
+            template=template,
+            seed=seed,
+            workdir=options.workdir(),
+            command=options.command_line(),
+            progress=progress,
+        )
+    page = finding.save(out)
+    options.say(f"{finding.verdict}\n{page}")
+
+
+def _kind(measure: MeasureChoice | None, text: str | None) -> MeasureChoice:
+    """What is measured.
+
+    Raises:
+        InputError: a text is missing, or given where none is needed.
+    """
+    from interp.errors import InputError
+
+    if measure is None:
+        return MeasureChoice.refusal if text is None else MeasureChoice.text
+    if measure == MeasureChoice.refusal and text is not None:
+        raise InputError("--text goes with --measure text or reply, and not with refusal.")
+    if measure != MeasureChoice.refusal and text is None:
+        raise InputError(f"--measure {measure} needs --text, what the reply is to say.")
+    return measure
+
+
+def _prompts(
+    model: str, files: list[str] | None, kind: MeasureChoice, limit: int
+) -> "list[Prompt]":
+    from analyses.interaction_finding.material import default_prompts
+    from interp.named_sets import prompts_of
+
+    if files:
+        return list(prompts_of(files, "harmless"))[:limit]
+    return default_prompts(model, kind == MeasureChoice.refusal, limit)
+
+
+def _quantity(
+    checkpoint: "Checkpoint",
+    model: str,
+    kind: MeasureChoice,
+    text: str | None,
+    max_new_tokens: int,
+    template: dict[str, Any],
+    progress: "Progress",
+) -> "Quantity":
+    from analyses.interaction_finding import material
+    from analyses.refusal_finding.material import default_material
+
+    if kind == MeasureChoice.text:
+        return material.text_quantity(text or "")
+    if kind == MeasureChoice.reply:
+        return material.reply_quantity(text or "", max_new_tokens)
+    return material.refusal_quantity(
+        checkpoint,
+        default_material(model),
+        template=template,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )

@@ -1,0 +1,1 @@
+"""The interaction finding: whether two suspected switches work together."""

@@ -1,0 +1,149 @@
+"""`analyses.interaction`: from two suspected switches to an interaction finding."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from analyses.distractors import distractors, tokens_of
+from analyses.interaction_finding.finding import InteractionFinding, build
+from analyses.interaction_finding.material import Quantity, Words, natural_tokens
+from analyses.running import Progress, own_folder, stage
+from interp.artifacts import origin, versions
+from interp.checkpoint import Checkpoint
+from interp.errors import InputError
+from interp.prompt_sets import Prompt, PromptSet
+from interp.states import prompt_rows
+from probes.backdoor.switches import Switch
+from probes.backdoor.switches import interaction as measured
+
+NULL = 19
+"""Strings in either place, so that p can reach 0.05."""
+
+
+def interaction(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    first: Words | Switch,
+    second: Words | Switch,
+    quantity: Quantity,
+    *,
+    first_distractors: Sequence[Words | Switch] | None = None,
+    second_distractors: Sequence[Words | Switch] | None = None,
+    null: int = NULL,
+    template: dict[str, Any] | None = None,
+    seed: int = 0,
+    workdir: Path | None = None,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> InteractionFinding:
+    """Measure I = f(11) − f(10) − f(01) + f(00) of two switches, and of others in their places.
+
+    The quantities and their sources are in `docs/self_report.md`.
+
+    Args:
+        checkpoint: from `interp.load`, with a chat template.
+        prompts: the same for every cell.
+        first: applied before the second, so that where both stand in front it is the nearer one.
+        second: the other. A `Switch` may be an edit, such as an adapter that is enabled meanwhile.
+        quantity: f, from `analyses.interaction_finding.material`.
+        first_distractors: stand in for the first; None for strings of its length in tokens, drawn
+            as the trigger search draws its controls, or for none where it is no switch of words.
+        second_distractors: the same for the second.
+        null: how many strings are drawn for each place.
+        template: further arguments of the chat template.
+        seed: of the bootstrap and the strings.
+        workdir: folder in which a stopped run leaves its cells; emptied when a run is done.
+        command: kept in the provenance.
+        progress: called with (stage, done, total).
+
+    Raises:
+        InputError: no prompts, one that cannot be rendered with a switch on, or a switch of words
+            that the tokenizer does not know.
+        NumericalError: f is NaN or infinite somewhere.
+    """
+    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    if not prompts:
+        raise InputError("an interaction needs at least one prompt.")
+    more = template or {}
+    pair = (first, second)
+    spelled = [one.text for one in pair if isinstance(one, Words)]
+    lengths = {text: len(tokens_of(checkpoint, text)) for text in spelled}
+    natural = natural_tokens(prompt_rows(checkpoint, prompts, **more))
+    nulls: list[list[Words | Switch]] = []
+    for one, given in zip(pair, (first_distractors, second_distractors), strict=True):
+        drawn: Sequence[Words | Switch] = given or ()
+        if given is None and isinstance(one, Words):
+            strings = distractors(
+                checkpoint, one.text, null, besides=spelled, natural=natural, seed=seed
+            )
+            drawn = [Words(text, one.place) for text in strings]
+        nulls.append(list(drawn))
+    own = None
+    if workdir is not None:
+        who = (checkpoint.fingerprint, checkpoint.tokenizer_hash, checkpoint.device)
+        what = (PromptSet(tuple(prompts)).sha256, quantity.name, quantity.about, pair, nulls, more)
+        own = own_folder(workdir, "interaction", *who, *what)
+    found = measured(
+        checkpoint,
+        prompts,
+        _switch(first),
+        _switch(second),
+        quantity.measure,
+        first_distractors=[_switch(one) for one in nulls[0]],
+        second_distractors=[_switch(one) for one in nulls[1]],
+        seed=seed,
+        workdir=own,
+        progress=stage(progress, "cells"),
+        **more,
+    )
+    switches = [_told(one, lengths) for one in pair]
+    provenance = {
+        **origin(checkpoint),
+        "parameters": checkpoint.anatomy.parameters,
+        "device": str(checkpoint.device),
+        "template": more,
+        "data": [
+            {
+                "name": "prompts",
+                "sha256": PromptSet(tuple(prompts)).sha256,
+                "sequences": len(prompts),
+            }
+        ],
+        "seed": seed,
+        "versions": versions(),
+        "command": command,
+        "started": started,
+        "wall_seconds": round(time.perf_counter() - begun, 1),
+    }
+    finding = build(found, switches, quantity, _unequal(checkpoint, pair, nulls), provenance)
+    if own is not None:
+        shutil.rmtree(own, ignore_errors=True)
+    return finding
+
+
+def _switch(one: Words | Switch) -> Switch:
+    return one.switch() if isinstance(one, Words) else one
+
+
+def _told(one: Words | Switch, lengths: dict[str, int]) -> dict[str, Any]:
+    """A switch as the report names it."""
+    if isinstance(one, Words):
+        return {"name": one.text, "at": one.place, "tokens": lengths[one.text]}
+    return {"name": one.name, "at": None, "tokens": None}
+
+
+def _unequal(
+    checkpoint: Checkpoint,
+    pair: Sequence[Words | Switch],
+    nulls: Sequence[Sequence[Words | Switch]],
+) -> int:
+    """Strings that have another number of tokens than the switch that they stand in for."""
+    return sum(
+        len(tokens_of(checkpoint, other.text)) != len(tokens_of(checkpoint, one.text))
+        for one, others in zip(pair, nulls, strict=True)
+        for other in others
+        if isinstance(one, Words) and isinstance(other, Words)
+    )
