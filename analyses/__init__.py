@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analyses.sink_finding.run import sinks as sinks
     from analyses.steering_finding.finding import SteeringFinding as SteeringFinding
     from analyses.steering_finding.run import steering_report as steering_report
+    from analyses.traces_finding.run import traces as traces
 
 __getattr__, __all__ = attach(
     __name__,
@@ -33,5 +34,6 @@ __getattr__, __all__ = attach(
         "self_report": "self_report_finding.run",
         "sinks": "sink_finding.run",
         "steering_report": "steering_finding.run",
+        "traces": "traces_finding.run",
     },
 )

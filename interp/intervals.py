@@ -81,18 +81,28 @@ def mean_interval(values: NDArray[np.floating], seed: int) -> Interval | None:
     return float(low), float(high)
 
 
-def paired_interval(differences: NDArray[np.floating], seed: int) -> Interval | None:
+def paired_interval(
+    differences: NDArray[np.floating], seed: int, most: float = 1.0
+) -> Interval | None:
     """Interval for the mean of differences of shares or of yes and no, row by row.
 
     By bootstrap over rows; where all rows agree the bootstrap collapses. Then the rows that could
     differ are as many as Wilson's upper bound for none of n allows, each of them by 1.
+
+    Args:
+        differences: of each row.
+        seed: of the bootstrap.
+        most: the largest size that a difference can have.
+
+    Returns:
+        None with fewer than two rows.
     """
     if len(differences) < 2:
         return None
     mean = float(differences.mean())
     if differences.min() == differences.max():
         rare = wilson(0, len(differences))[1]
-        return mean - rare, mean + rare
+        return max(-most, mean - rare), min(most, mean + rare)
     return mean_interval(differences, seed)
 
 

@@ -23,6 +23,7 @@ from analyses.cli.self_report import self_report
 from analyses.cli.serve import serve
 from analyses.cli.sinks import sinks
 from analyses.cli.steer import app as steer
+from analyses.cli.traces import traces
 from analyses.cli.vector import app as vector
 from interp.errors import MechguardError
 
@@ -46,6 +47,7 @@ app.command()(cliff)
 app.command()(backdoor)
 app.command("self-report")(self_report)
 app.command()(interaction)
+app.command()(traces)
 app.command()(generate)
 app.command()(serve)
 app.command()(collect)

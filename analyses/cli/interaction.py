@@ -93,10 +93,13 @@ def interaction(
     checkpoint = options.with_template(
         options.load_checkpoint(model, dtype, device, revision, trust_remote_code), chat_template
     )
+    from analyses.distractors import tokens_of
     from analyses.interaction_finding.material import Words
     from analyses.interaction_finding.run import interaction as run
 
     pair = Words(first, first_at.value), Words(second, second_at.value)
+    for words in pair:
+        tokens_of(checkpoint, words.text)  # before anything is measured
     template = {} if thinking is None else {"enable_thinking": thinking}
     nulls = [None if named is None else [Words(name, one.place) for name in named] for one in pair]
     with options.progress_bars() as progress:

@@ -32,6 +32,7 @@ PANELS = {
     "backdoor": "analyses.backdoor_finding.figures",
     "self-report": "analyses.self_report_finding.figures",
     "interaction": "analyses.interaction_finding.figures",
+    "traces": "analyses.traces_finding.figures",
 }
 NAMES = {
     "sinks": "Attention sinks",
@@ -42,6 +43,7 @@ NAMES = {
     "backdoor": "Backdoor",
     "self-report": "Self-report",
     "interaction": "Interaction of switches",
+    "traces": "Agent traces",
 }
 
 _NUMERIC = re.compile(r"^[−+-]?\d")
@@ -70,7 +72,7 @@ def page(report: dict[str, Any]) -> str:
     sections = "".join(_group(name, items, specs) for name, _, items in groups)
     caveats = _caveats(report, found)
     command = provenance.get("command")
-    model = escape(provenance.get("model") or "unnamed model")
+    model = escape(provenance.get("model") or provenance.get("run") or "unnamed model")
     ending = _reproduce(command) if command else ""
     main = (
         f'<header class="head"><div><p class="kicker">{_kicker(found)}</p><h1>{model}</h1></div>'

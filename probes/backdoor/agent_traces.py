@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import InputError, first_line
-from interp.intervals import Interval, mean_interval
+from interp.intervals import paired_interval, wilson
 from interp.plan import write_atomically
 from interp.sources import json_lines
 
@@ -129,14 +129,13 @@ class ToolShift:
 
     Attributes:
         tools: a row a tool: `tool`, `run`, `reference` (mean share of a trace's calls),
-            `difference`, `low`, `high` at 95 % by bootstrap over tasks.
+            `difference`, `low`, `high` at 95 % by `paired_interval` over tasks.
         distance: total variation between the two mean distributions, 0 to 1.
         null_high: its 99th percentile where run and reference are swapped task by task at random.
         p: share of swaps, with the real one counted in, whose distance is as large.
         n: tasks compared, those with the same final success in both.
         left_out: tasks whose success differs.
-        success: share of tasks done right: `run`, `reference` and `difference` with `interval`,
-            over all tasks.
+        success: of `success_shift`, over all tasks.
     """
 
     tools: pd.DataFrame
@@ -181,13 +180,11 @@ def tool_shift(
     null = np.abs(signs @ gaps / len(gaps)).sum(1) / 2
     rows = []
     for i, name in enumerate(names):
-        low, high = mean_interval(gaps[:, i], seed) or (float("nan"), float("nan"))
+        low, high = paired_interval(gaps[:, i], seed) or (float("nan"), float("nan"))
         rows.append({
             "tool": name, "run": float(mine[:, i].mean()), "reference": float(its[:, i].mean()),
             "difference": float(gaps[:, i].mean()), "low": low, "high": high,
         })  # fmt: skip
-    done = np.array([[float(a.success), float(b.success)] for a, b in pairs])
-    interval: Interval | None = mean_interval(done[:, 0] - done[:, 1], seed)
     return ToolShift(
         pd.DataFrame(rows),
         distance,
@@ -195,13 +192,38 @@ def tool_shift(
         (1 + int((null >= distance - 1e-9).sum())) / (1 + permutations),
         len(same),
         sum(a.success != b.success for a, b in pairs),
-        {
-            "run": float(done[:, 0].mean()),
-            "reference": float(done[:, 1].mean()),
-            "difference": float((done[:, 0] - done[:, 1]).mean()),
-            "interval": None if interval is None else list(interval),
-        },
+        success_shift(run, reference, seed=seed),
     )
+
+
+def success_shift(
+    run: Sequence[Trace], reference: Sequence[Trace], *, seed: int = 0
+) -> dict[str, Any]:
+    """Share of the tasks of both runs that are done right, JSON-ready.
+
+    Args:
+        run: suspected.
+        reference: the same tasks.
+        seed: of the bootstrap.
+
+    Returns:
+        `n` tasks; `run` and `reference` with `run_interval` and `reference_interval` (Wilson's);
+        their `difference` with `interval` (`paired_interval`; None with one task).
+
+    Raises:
+        InputError: the two share no task.
+    """
+    done = np.array([[float(a.success), float(b.success)] for a, b in paired(run, reference)])
+    found: dict[str, Any] = {"n": len(done)}
+    for side, name in enumerate(("run", "reference")):
+        found[name] = float(done[:, side].mean())
+        found[f"{name}_interval"] = list(wilson(float(done[:, side].sum()), len(done)))
+    gaps = done[:, 0] - done[:, 1]
+    interval = paired_interval(gaps, seed)
+    return found | {
+        "difference": float(gaps.mean()),
+        "interval": None if interval is None else list(interval),
+    }
 
 
 def _shares(trace: Trace, names: Sequence[str]) -> Float[np.ndarray, " tools"]:

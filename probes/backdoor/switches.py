@@ -258,7 +258,7 @@ def interaction(
         },
         per_prompt,
         value,
-        (paired_interval if counted else mean_interval)(per_prompt, seed),
+        paired_interval(per_prompt, seed, most=2.0) if counted else mean_interval(per_prompt, seed),
         tuple(null),
         max((abs(size) for _, _, size in null), default=None),
         *(_chance(value, [i for _, where, i in null if where == place]) for place in PLACES),

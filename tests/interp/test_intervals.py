@@ -117,8 +117,9 @@ def test_an_auroc_interval_covers() -> None:
 
 
 def test_differences_that_all_agree_have_an_interval_that_does_not_collapse() -> None:
-    low, high = paired_interval(np.ones(40), 0) or (0.0, 0.0)
+    low, high = paired_interval(np.ones(40), 0, most=2.0) or (0.0, 0.0)
     assert (1 - low, high - 1) == pytest.approx((wilson(0, 40)[1],) * 2)
+    assert paired_interval(-np.ones(40), 0) == (-1.0, pytest.approx(-low))
     mixed = np.array([1.0] * 30 + [0.0] * 10)
     assert paired_interval(mixed, 0) == mean_interval(mixed, 0)
     assert paired_interval(np.ones(1), 0) is None

@@ -27,6 +27,7 @@ VERBS = (
     "backdoor",
     "self-report",
     "interaction",
+    "traces",
     "generate",
     "serve",
     "collect",
