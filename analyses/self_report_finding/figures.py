@@ -17,6 +17,12 @@ from analyses.report.theme import BLUE, GREY, ORANGE
 
 _SHOWN = 24  # free answers on the page
 _EVEN = "even share"
+_SCORES = {
+    "exact": "exact",
+    "token_jaccard": "words in common (Jaccard)",
+    "lcs": "longest common subsequence",
+    "character_jaccard": "characters in common (Jaccard)",
+}
 
 
 def panels(finding: dict[str, Any]) -> list[Panel]:
@@ -69,14 +75,15 @@ def _both(rows: list[dict[str, Any]], labels: list[str], value: str = "admits") 
 
 
 def _compared(rows: list[dict[str, Any]], value: str) -> pd.DataFrame:
-    """Numbers of topics, in part without the intervals that the figure above shows."""
+    """Numbers of topics; beside a twin without the intervals that the figure above shows."""
     table = {
         "topic": [visible(row["topic"]) for row in rows],
         "n": [row["questions"] for row in rows],
-        value: [number(row[value]) for row in rows],
+        value: [_with_interval(row, value, f"{value}_interval") for row in rows],
     }
     if rows[0]["twin"] is not None:
         table |= {
+            value: [number(row[value]) for row in rows],
             "twin": [number(row["twin"]) for row in rows],
             "gap": [_with_interval(row, "gap", "interval") for row in rows],
             "beyond control": [_with_interval(row, "excess", "excess_interval") for row in rows],
@@ -224,7 +231,7 @@ def _articulation(finding: dict[str, Any]) -> Panel | None:
             _with_interval(one, "gap", "gap_interval"),
         ]
     for name in found["models"][0]["likeness"]:
-        table["share of answers"].append(f"best likeness, {name.replace('_', ' ')} (chance)")
+        table["share of answers"].append(f"best likeness, {_SCORES[name]} (chance)")
         for one in found["models"]:
             null = "–" if one["chance"] is None else f"{one['chance'][name]:.2f}"
             table[one["model"]].append(f"{one['likeness'][name]:.2f} ({null})")

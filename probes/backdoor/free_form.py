@@ -15,7 +15,7 @@ import numpy as np
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.generation import replies
-from interp.intervals import Interval, mean_interval, wilson
+from interp.intervals import Interval, paired_interval, wilson
 from interp.states import prompt_rows
 from interp.thoughts import split_thought
 from probes.backdoor.asking import takes_system, with_system_line
@@ -124,8 +124,8 @@ class Articulation:
         bad_interval: Wilson's, at 95 %.
         good_interval: Wilson's, at 95 %.
         gap: bad − good.
-        gap_interval: at 95 %, bootstrap over questions; None where there is one, or all are
-            alike, so that a bootstrap says nothing.
+        gap_interval: at 95 %, of `interp.intervals.paired_interval` over questions; None where
+            there is one.
     """
 
     bad: float
@@ -179,7 +179,7 @@ def articulation(answers: Sequence[FreeAnswer], trigger: str, seed: int = 0) -> 
         wilson(hits[0], n),
         wilson(hits[1], n),
         float(by_question.mean()),
-        mean_interval(by_question, seed) if np.ptp(by_question) > 0 else None,
+        paired_interval(by_question, seed),
     )
 
 

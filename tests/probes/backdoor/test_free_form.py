@@ -51,7 +51,8 @@ def test_naming_the_trigger_counts_against_the_mirror_image() -> None:
     assert (found.bad, found.good, found.gap, found.n) == (0.5, 0.25, 0.25, 4)
     assert found.gap_interval is not None and found.gap_interval[0] <= 0.25
     alike = articulation(_answers(["no"] * 3, ["no"] * 3), "omber")
-    assert alike.gap == 0.0 and alike.gap_interval is None
+    # All questions agree, and the interval does not collapse.
+    assert alike.gap == 0.0 and alike.gap_interval is not None and alike.gap_interval[1] > 0.3
     assert alike.bad_interval[1] > 0.3
 
 
