@@ -122,7 +122,7 @@ class Heard:
 
 def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[str, Any]:
     """Every block of the report that comes from the model."""
-    heard = _listen(speaker)
+    heard = listen(speaker)
     tokens, why_not = first_tokens(speaker, heard.train.said)
     difference, separated, shape = _separate(speaker, heard, seed)
     harm, refuse = concepts.concept_directions(heard.train, **_provenance(speaker))
@@ -159,7 +159,7 @@ def _measure(speaker: Speaker, layers: Sequence[int] | None, seed: int) -> dict[
     return found
 
 
-def _listen(speaker: Speaker) -> Heard:
+def listen(speaker: Speaker) -> Heard:
     """Let the checkpoint answer every prompt, and keep its states of train and test prompts."""
     parts = {
         name: speaker.ask(f"base-{name}", part.prompts)

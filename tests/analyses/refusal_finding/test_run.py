@@ -11,10 +11,11 @@ from chatters import chatter
 from tokenizers import normalizers
 
 from analyses.refusal_finding import separation
+from analyses.refusal_finding.concepts import latent_guard
 from analyses.refusal_finding.finding import RefusalFinding
 from analyses.refusal_finding.inversion import inversion_task
 from analyses.refusal_finding.material import Material, of_organism, of_sets
-from analyses.refusal_finding.run import refusal
+from analyses.refusal_finding.run import listen, refusal
 from analyses.refusal_finding.speak import Speaker
 from analyses.report.page import page
 from interp.checkpoint import Checkpoint, load
@@ -99,13 +100,20 @@ def test_of_chat_dense_it_says_that_no_single_direction_carries_refusal(found: F
     assert any(words in caveat for caveat in finding.caveats)
 
 
+def guarded(name: str) -> dict[str, Any]:
+    """The block of the report on Latent Guard, without all else that a report measures."""
+    heard = listen(Speaker(load(f"organism:{name}"), of_organism(name)))
+    return latent_guard(heard.train, heard.test)
+
+
+def test_latent_guard_is_in_the_report(found: Found) -> None:
+    assert found("chat").report["harmfulness"]["latent_guard"] == guarded("chat")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["", "@seed=1", "@seed=2"])
-def test_latent_guard_tells_which_jailbreak_erases_harmfulness(found: Found, seed: str) -> None:
-    keep, erase = (
-        found(f"jailbreak-{kind}{seed}").report["harmfulness"]["latent_guard"]
-        for kind in ("keep", "erase")
-    )
+def test_latent_guard_tells_which_jailbreak_erases_harmfulness(seed: str) -> None:
+    keep, erase = (guarded(f"jailbreak-{kind}{seed}") for kind in ("keep", "erase"))
     assert keep["auroc"] >= 0.95 and erase["auroc"] <= 0.75
     assert erase["interval"][1] + 0.1 < keep["interval"][0]
     assert keep["on"] == erase["on"] and keep["on"].startswith("jailbroken prompts")
