@@ -40,8 +40,10 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
+# Coverage is counted on the quick tests alone, for it makes the slow ones half as long again.
 pytest: $(READY)
-	$(BIN)/pytest --numprocesses 2 --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 -m "not slow" --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 -m slow
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .coverage*
