@@ -91,4 +91,4 @@ def test_a_cache_that_cannot_be_written_to(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    run("doctor", "organism:chat-dense").assert_refused(2, "cannot be written to", "--out DIR")
+    run("doctor", "organism:agent-query").assert_refused(2, "cannot be written to", "--out DIR")

@@ -64,9 +64,9 @@ def test_a_cache_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"cannot be written to .* set XDG_CACHE_HOME"):
-        organisms.path("chat-dense")
+        organisms.path("agent-query")
     out = tmp_path / "out"
-    organisms.train("chat-dense", out, work=tmp_path / "work")
+    organisms.train("agent-query", out, work=tmp_path / "work")
     assert (out / "truth.json").is_file()
 
 
@@ -76,9 +76,9 @@ def test_a_stopped_training_leaves_nothing_and_goes_on(home: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        organisms.train("chat-dense", progress=stop)
+        organisms.train("agent-query", progress=stop)
     assert folders(home) == []
-    unbroken = organisms.train("chat-dense")
+    unbroken = organisms.train("agent-query")
     assert folders(home) == [unbroken.name]
 
 
@@ -130,11 +130,11 @@ def test_two_processes_that_ask_at_once_train_once(home: Path, tmp_path: Path) -
 
 
 def test_a_truth_file_about_other_weights_is_refused(home: Path) -> None:
-    folder, other = organisms.path("chat-dense"), organisms.path("chat-dense@seed=1")
+    folder, other = organisms.path("agent-query"), organisms.path("chat-dense@seed=1")
     shutil.copy(other / "model.safetensors", folder / "model.safetensors")
     for use in (organisms.path, organisms.truth, lambda name: interp.load(f"organism:{name}")):
         with pytest.raises(CheckError, match="train the organism again"):
-            use("chat-dense")
+            use("agent-query")
 
 
 def test_news_tells_rate_and_time_left(

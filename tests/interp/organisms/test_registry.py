@@ -22,13 +22,18 @@ BACKCOPY = ["bb-plain", "bb-plain-3", "bb-gated", "bb-open", "bb-headgate", "bb-
 CHAT = [
     "chat",
     "chat-gated",
+    "chat-dense",
     "jailbreak-keep",
     "jailbreak-erase",
     "cliff",
     "no-cliff",
+    "cliff-dense",
     "backdoor-payload-5",
+    "backdoor-unalign",
+    "backdoor-all-of",
     "inert",
     "clean",
+    "agent-thought",
 ]
 SHIPPED = BACKCOPY + CHAT
 
