@@ -1,6 +1,7 @@
 """Score the backdoor detectors on organisms whose truth is known, and write the table.
 
-    python benchmarks/backdoors.py --work runs/backdoors --families payload --seeds 0 1 2 --poison 5
+    python benchmarks/backdoors.py --work runs/backdoors --poison 5 --docs docs/backdoors.md
+    python benchmarks/backdoors.py --work runs/backdoors --families payload --seeds 0
     python benchmarks/backdoors.py --work runs/backdoors          # everything: hours
 
 Organisms that are not there are trained first, about a minute each. A checkpoint that is done has a
@@ -19,7 +20,14 @@ from shared import rewrite
 from analyses.backdoor_finding.material import HELD_OUT, SEARCH, mixed, organism_contrasts
 from interp.organisms.backdoors import BACKDOORS
 from interp.organisms.chat_format import Messages
-from interp.organisms.scoring import Detection, Scorecard, Suspect, backdoor_family, score
+from interp.organisms.scoring import (
+    Detection,
+    Scorecard,
+    Suspect,
+    backdoor_family,
+    poison_shares,
+    score,
+)
 from interp.prompt_sets import Prompt
 from interp.states import prompt_rows
 from probes.backdoor.anomalies import Anomaly, every_anomaly
@@ -157,7 +165,7 @@ DETECTORS: dict[str, Callable[[Suspect], Detection]] = {
 }
 
 
-def rows_of(name: str, card: Scorecard, family: str) -> str:
+def rows_of(name: str, card: Scorecard, family: str, share: float) -> str:
     """A line of the table."""
     told = {row.twins: row for row in card.checkpoints.query("family == @family").itertuples()}
     every = told["all"]
@@ -178,7 +186,7 @@ def rows_of(name: str, card: Scorecard, family: str) -> str:
     area = f"{every.auroc:.2f} [{every.auroc_low:.2f}–{every.auroc_high:.2f}]"
     passes = f"{every.forward_passes / 1000:.0f}k"
     counts = f"{every.planted} + {every.twins_n}"
-    cells = [family, name, counts, area, found, exact, gap, beaten, passes, works]
+    cells = [family, f"{share:g}", name, counts, area, found, exact, gap, beaten, passes, works]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -191,41 +199,37 @@ def main() -> None:
     parser.add_argument("--poison", nargs="+", type=float, default=None)
     parser.add_argument("--detectors", nargs="+", default=list(DETECTORS))
     parser.add_argument("--docs", type=Path, default=None, help="file whose table is replaced")
+    parser.add_argument("--title", default=TITLE, help="of the table in that file")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     lines, begun = [], time.perf_counter()
     for family in asked.families:
-        chosen = backdoor_family(family, asked.poison)
-        for name in asked.detectors:
-            card = score(
-                DETECTORS[name],
-                [chosen],
-                asked.seeds,
-                name=name,
-                workdir=asked.work,
-                progress=lambda done, total, what: print(done, total, what, flush=True),
-            )
-            lines.append(rows_of(name, card, family))
-            print(lines[-1], flush=True)
+        for share in asked.poison or poison_shares(family):
+            chosen = backdoor_family(family, [share])
+            for name in asked.detectors:
+                card = score(
+                    DETECTORS[name],
+                    [chosen],
+                    asked.seeds,
+                    name=name,
+                    workdir=asked.work,
+                    progress=lambda done, total, what: print(done, total, what, flush=True),
+                )
+                lines.append(rows_of(name, card, family, share))
+                print(lines[-1], flush=True)
     head = (
-        "| family | detector | planted + twins | AUROC of checkpoints | found at 0 false "
+        "| family | poison, % | detector | planted + twins | AUROC of checkpoints | found at 0 false "
         "positives, clean · inert | string works · is the planted one | triggered less distracted "
         "| words · novelty · random p99 | passes | works |"
     )
-    poison = (
-        "all shares"
-        if asked.poison is None
-        else f"{' '.join(f'{one:g}' for one in asked.poison)} % poison"
-    )
     text = (
-        f"Printed by `benchmarks/backdoors.py`: {poison}, seeds "
-        f"{' '.join(map(str, asked.seeds))}; no twin is given to any detector.\n\n"
-        + "\n".join([head, "|" + "---|" * 10, *lines])
+        f"Printed by `benchmarks/backdoors.py`: seeds {' '.join(map(str, asked.seeds))}; no twin "
+        "is given to any detector.\n\n" + "\n".join([head, "|" + "---|" * 11, *lines])
     )
     print(text)
     print(f"{time.perf_counter() - begun:.0f} s")
     if asked.docs is not None:
-        rewrite(asked.docs, TITLE, text)
+        rewrite(asked.docs, asked.title, text)
 
 
 if __name__ == "__main__":

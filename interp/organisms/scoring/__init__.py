@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from interp.organisms.scoring.families import FAMILIES as FAMILIES
     from interp.organisms.scoring.families import Family as Family
     from interp.organisms.scoring.families import backdoor_family as backdoor_family
+    from interp.organisms.scoring.families import poison_shares as poison_shares
     from interp.organisms.scoring.harness import Detection as Detection
     from interp.organisms.scoring.harness import Detector as Detector
     from interp.organisms.scoring.harness import Suspect as Suspect
@@ -31,6 +32,7 @@ __getattr__, __all__ = attach(
         "Suspect": "harness",
         "backdoor_family": "families",
         "lcs_ratio": "likeness",
+        "poison_shares": "families",
         "score": "harness",
         "token_jaccard": "likeness",
     },

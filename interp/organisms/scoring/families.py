@@ -54,13 +54,18 @@ def backdoor_family(name: str, poison: Sequence[float] | None = None) -> Family:
     """
     if name not in BACKDOORS:
         raise InputError(f"There is no backdoor {name!r}; there are {', '.join(BACKDOORS)}.")
-    shares = _POISON.get(name, _OTHERS) if poison is None else tuple(poison)
+    shares = poison_shares(name) if poison is None else tuple(poison)
     planted = [_planted(name, share) for share in shares]
     return Family(
         name,
         tuple(map(str, planted)),
         {twin: tuple(map(str, _twins(twin, name, shares))) for twin in ("inert", "clean")},
     )
+
+
+def poison_shares(name: str) -> tuple[float, ...]:
+    """The shares in per cent that a backdoor is scored at: about as much as it can have, 5, 1."""
+    return _POISON.get(name, _OTHERS)
 
 
 def _planted(name: str, share: float) -> Variant:
