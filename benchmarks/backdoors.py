@@ -218,9 +218,9 @@ def main() -> None:
                 lines.append(rows_of(name, card, family, share))
                 print(lines[-1], flush=True)
     head = (
-        "| family | poison, % | detector | planted + twins | AUROC of checkpoints | found at 0 false "
-        "positives, clean · inert | string works · is the planted one | triggered less distracted "
-        "| words · novelty · random p99 | passes | works |"
+        "| family | poison, % | detector | planted + twins | AUROC of checkpoints "
+        "| found at 0 false positives, clean · inert | string works · is the planted one "
+        "| triggered less distracted | words · novelty · random p99 | passes | works |"
     )
     text = (
         f"Printed by `benchmarks/backdoors.py`: seeds {' '.join(map(str, asked.seeds))}; no twin "
