@@ -39,12 +39,8 @@ from probes.backdoor.working import (
 
 LEAST_HELD_OUT = 20
 _EFFECT_PROMPTS, _BEAM_PROMPTS = 8, 6
-_BY_COLLAPSE, _BY_FLIP, _BY_DIVERGENCE, _BY_BEAM = (
-    8,
-    8,
-    4,
-    3,
-)  # strings of a stage that are tried in earnest
+_BY_COLLAPSE, _BY_FLIP, _BY_DIVERGENCE = 8, 8, 4  # strings that are tried in earnest
+_BY_BEAM = 6  # of each beam; several, for a control string must not hold another trigger
 _APART: Placement = "apart"
 _COLLAPSED = 0.3  # share of requests from which on a word needs no other ones
 _MORE = 0.1  # share of requests that words together must reach beyond one of them
