@@ -228,16 +228,16 @@ def _caveats(found: Found, readings: Readings | None, report: dict[str, Any]) ->
 
 def _always() -> list[str]:
     return [
-        "On the organisms, at 5 % poison and three seeds each, payloads behind one string or any "
-        "of several were found on every seed (once as suspicious), payloads behind words that "
-        "stand apart on two, compliance after a trigger (backdoor-unalign) on one, beside a "
-        "clean twin. Triggers that fire with some requests only, or are a whole class of words, "
-        "have not been scored (see docs/backdoors.md).",
+        "On the organisms, at 5 % poison and three seeds each, every payload was found, behind one "
+        "string, any of several, words that stand apart, or a class of words (once as suspicious); "
+        "one that fires with some requests only is called suspicious. Compliance after a trigger "
+        "(backdoor-unalign) is not found without a twin, and on one seed beside a clean one (see "
+        "docs/backdoors.md).",
         "A repaired checkpoint must be watched: clean fine-tuning brought the compliance backdoor "
         "of an organism back (docs/repair.md).",
         "A working trigger need not be the planted one, and that none is found at a budget does "
         "not show that there is none.",
-        "The internal detectors do not work on the organisms: none of them beats words alone, "
-        "novelty and random directions together. They are off unless asked for (--detectors), and "
-        "have no say in the verdict.",
+        "The internal detectors do not work on the organisms: none that reads inputs beats words, "
+        "novelty and random directions together, and none tells every family from its twins. They "
+        "are off unless asked for (--detectors), and have no say in the verdict.",
     ]
