@@ -55,7 +55,7 @@ def backdoor(
         seconds: at most, on the wall clock.
         settings: of the search.
         detectors: whether to read the internal detectors on the most suspicious string; none of
-            them works on the organisms.
+            them works on every organism.
         repair_to: folder for a copy in which the first working trigger is unlearned; None for none.
         batch_tokens: most tokens in a forward pass.
         workdir: folder in which a stopped run leaves what it had; emptied when a run is done.

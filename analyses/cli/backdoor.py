@@ -60,7 +60,7 @@ def backdoor(
         bool,
         typer.Option(
             "--detectors/--no-detectors",
-            help="Read the internal detectors too, none of which works on the organisms.",
+            help="Read the internal detectors too, none of which works on every organism.",
         ),
     ] = False,
     repair: Annotated[
