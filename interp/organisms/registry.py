@@ -56,7 +56,7 @@ def recipe(name: str | Variant) -> Recipe:
     Raises:
         InputError: there is none of that name, or it does not take the options.
     """
-    variant = name if isinstance(name, Variant) else Variant.parse(name)
+    variant = _variant(name)
     if variant.name in BACKDOOR_NAMES:
         return backdoor_recipe(variant)
     if variant.name not in _plain_recipes():
@@ -75,7 +75,7 @@ def present(name: str | Variant) -> Path | None:
     Raises:
         InputError: there is no such organism.
     """
-    variant = name if isinstance(name, Variant) else Variant.parse(name)
+    variant = _variant(name)
     chosen = recipe(variant)
     shipped = Path(__file__).parent / "weights" / str(variant)
     cached = _cached(chosen, variant.seed)
@@ -109,7 +109,7 @@ def texts(name: str | Variant) -> dict[str, list[str]]:
     Raises:
         InputError: there is no organism of that name.
     """
-    return recipe(name).texts()
+    return {domain: list(some) for domain, some in _texts(_variant(name)).items()}
 
 
 def prompts(name: str | Variant, split: Split = "test") -> dict[str, list[OrganismPrompt]]:
@@ -122,10 +122,24 @@ def prompts(name: str | Variant, split: Split = "test") -> dict[str, list[Organi
     Raises:
         InputError: there is no such organism, or it does not chat.
     """
-    sets = recipe(name).prompts
+    return {label: list(some) for label, some in _prompts(_variant(name), split).items()}
+
+
+@cache
+def _texts(variant: Variant) -> dict[str, list[str]]:
+    return recipe(variant).texts()
+
+
+@cache
+def _prompts(variant: Variant, split: Split) -> dict[str, list[OrganismPrompt]]:
+    sets = recipe(variant).prompts
     if sets is None:
-        raise InputError(f"{name} does not chat and brings no prompts, only texts.")
+        raise InputError(f"{variant} does not chat and brings no prompts, only texts.")
     return sets.prompts(split)
+
+
+def _variant(name: str | Variant) -> Variant:
+    return name if isinstance(name, Variant) else Variant.parse(name)
 
 
 def truth(name: str | Variant) -> dict[str, Any]:
@@ -161,7 +175,7 @@ def train(
         InputError: there is no organism of that name, or `out` is in use or cannot be written to.
         CheckError: the model does not behave as its recipe owes; nothing is made.
     """
-    variant = name if isinstance(name, Variant) else Variant.parse(name)
+    variant = _variant(name)
     chosen = recipe(variant)
     progress = progress or store.news(str(variant), chosen.schedule.steps)
     folder = _cached(chosen, variant.seed) if out is None else Path(out)
