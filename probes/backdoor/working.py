@@ -235,6 +235,8 @@ def with_controls(
     Raises:
         Exhausted: the budget does not allow it.
     """
+    if not strings:
+        return trial
     allowed = int((1 - PARTLY_QUIET) * len(strings) + 1e-9)
     quiet = tried = 0
     for ids in strings:
@@ -274,7 +276,9 @@ def control_strings(
     rng = np.random.default_rng(seed)
     length = len(candidate.ids)
     taken = {token for ids in (candidate.ids, *besides) for token in ids}
+    # Where other triggers leave no token to draw from, the candidate's own are left out alone.
     allowed = [token for token in vocabulary if token not in taken]
+    allowed = allowed or [token for token in vocabulary if token not in candidate.ids]
     windows = [
         tuple(ids[at : at + length])
         for ids in natural
@@ -282,7 +286,8 @@ def control_strings(
         if taken.isdisjoint(ids[at : at + length])
     ]
     windows = sorted(set(windows))
-    cut = min(count // 2, len(windows))
+    cut = min(count // 2 if allowed else count, len(windows))
+    count = count if allowed else cut
     chosen = [windows[i] for i in rng.permutation(len(windows))[:cut]]
     drawn = [tuple(int(i) for i in rng.choice(allowed, size=length)) for _ in range(count - cut)]
     return [string for pair in _interleaved(chosen, drawn) for string in pair]
