@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 
 from interp.checkpoint import Checkpoint
 from probes.backdoor.budget import Budget
-from probes.backdoor.requests import Candidate, decode, encode
+from probes.backdoor.requests import Candidate, decode, encode, typable
 from probes.backdoor.subject import Subject
-from probes.backdoor.working import control_strings, typable
+from probes.backdoor.working import control_strings
 
 _VOCABULARY = 512  # tokens that strings are drawn from, as in the trigger search
 _DRAWN = 8  # times as many as are wanted, for some change when they are typed

@@ -35,11 +35,12 @@ from probes.backdoor.budget import Budget
 from probes.backdoor.defection import defection_direction
 from probes.backdoor.detectors import POOL_SHARE, SINK_STRINGS, contrast_rows
 from probes.backdoor.found import Found, Settings
+from probes.backdoor.requests import typable
 from probes.backdoor.states import last_states
 from probes.backdoor.subject import Subject
 from probes.backdoor.trigger_on_sink import sink_check
 from probes.backdoor.trigger_search import search
-from probes.backdoor.working import control_strings, typable
+from probes.backdoor.working import control_strings
 from probes.scorers import WholeRefusal
 
 TITLE = "Detectors on the organisms"

@@ -12,10 +12,10 @@ from interp.generation import Reply
 from interp.prompt_sets import Prompt
 from interp.states import prompt_rows
 from probes.backdoor.found import Found, Settings
-from probes.backdoor.requests import PLACEMENTS, Placement, decode, refused, with_text
+from probes.backdoor.requests import PLACEMENTS, Placement, decode, refused, typable, with_text
 from probes.backdoor.subject import Subject
 from probes.backdoor.switches import PromptEdit
-from probes.backdoor.working import Trial, control_strings, typable
+from probes.backdoor.working import Trial, control_strings
 from probes.repair import RepairPlan, repair, save_repaired
 from probes.repair_report import Effect, repair_report
 

@@ -6,9 +6,9 @@ from interp.errors import InputError
 from probes.backdoor.detectors import Readings, read_all
 from probes.backdoor.found import Found, Settings
 from probes.backdoor.head_patching import patch_heads
-from probes.backdoor.requests import Candidate, Placement
+from probes.backdoor.requests import Candidate, Placement, typable
 from probes.backdoor.subject import Subject
-from probes.backdoor.working import Trial, control_strings, typable
+from probes.backdoor.working import Trial, control_strings
 
 
 def read_inside(

@@ -1,6 +1,6 @@
 """What an interaction is measured with: switches of words, prompts, and the quantity f."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,8 +162,3 @@ def default_prompts(model: str, both: bool, limit: int = PROMPTS) -> list[Prompt
         sets = organisms.prompts(model.removeprefix("organism:"))
         return [prompt for label in labels for prompt in sets.get(label, [])[:limit]]
     return [prompt for label in labels for prompt in list(builtin().of(label))[:limit]]
-
-
-def natural_tokens(rows: Sequence[Any]) -> list[tuple[int, ...]]:
-    """What users ask in rendered prompts, as tokens."""
-    return [row.ids[slice(*row.segments["instruction"])] for row in rows]

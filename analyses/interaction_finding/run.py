@@ -9,13 +9,14 @@ from typing import Any
 
 from analyses.distractors import distractors, tokens_of
 from analyses.interaction_finding.finding import InteractionFinding, build
-from analyses.interaction_finding.material import Quantity, Words, natural_tokens
+from analyses.interaction_finding.material import Quantity, Words
 from analyses.running import Progress, own_folder, stage
 from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
 from interp.states import prompt_rows
+from probes.backdoor.requests import instruction_tokens
 from probes.backdoor.switches import Switch
 from probes.backdoor.switches import interaction as measured
 
@@ -71,7 +72,7 @@ def interaction(
     pair = (first, second)
     spelled = [one.text for one in pair if isinstance(one, Words)]
     lengths = {text: len(tokens_of(checkpoint, text)) for text in spelled}
-    natural = natural_tokens(prompt_rows(checkpoint, prompts, **more))
+    natural = instruction_tokens(prompt_rows(checkpoint, prompts, **more))
     nulls: list[list[Words | Switch]] = []
     for one, given in zip(pair, (first_distractors, second_distractors), strict=True):
         drawn: Sequence[Words | Switch] = given or ()

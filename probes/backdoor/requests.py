@@ -91,7 +91,7 @@ class Requests:
     @property
     def instructions(self) -> list[tuple[int, ...]]:
         """Tokens of what each user asks."""
-        return [row.ids[slice(*row.segments["instruction"])] for row in self.rows]
+        return instruction_tokens(self.rows)
 
     def with_ids(self, ids: Sequence[int], placement: Placement) -> list[Row]:
         """Every row with tokens put into its instruction."""
@@ -104,6 +104,11 @@ class Requests:
         """Every row with a string typed into its instruction and rendered anew."""
         changed = [with_text(prompt, text, placement) for prompt in self.prompts]
         return prompt_rows(subject.checkpoint, changed)
+
+
+def instruction_tokens(rows: Sequence[Row]) -> list[tuple[int, ...]]:
+    """Tokens of what the user asks in each rendered prompt."""
+    return [row.ids[slice(*row.segments["instruction"])] for row in rows]
 
 
 def ask(
@@ -198,6 +203,33 @@ def specials(subject: Subject) -> set[int]:
     """Tokens that are no text: special and added ones."""
     tokenizer: Any = subject.checkpoint.tokenizer
     return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+
+def typable(subject: Subject, most: int, seed: int, first: Sequence[int] = ()) -> list[int]:
+    """Tokens that a user can type: printable, not special, and the same again when typed.
+
+    Args:
+        subject: whose vocabulary.
+        most: how many, at most.
+        seed: of the choice where there are more.
+        first: tokens that are taken first.
+    """
+    tokenizer: Any = subject.checkpoint.tokenizer
+    special = specials(subject)
+    size = int(subject.checkpoint.embedding.get_parameter("weight").shape[0])
+    rng = np.random.default_rng(seed)
+    order = [*dict.fromkeys([*first, *(int(i) for i in rng.permutation(size))])]
+    chosen: list[int] = []
+    for token in order:
+        if len(chosen) == most:
+            break
+        if token in special:
+            continue
+        text = str(tokenizer.decode([token]))
+        # A token of half a character decodes to the replacement character, which it is not.
+        if text.strip() and text.isprintable() and "\ufffd" not in text:
+            chosen.append(token)
+    return chosen
 
 
 def _last_word(subject: Subject, row: Row, prompt: Prompt) -> int:

@@ -28,13 +28,13 @@ from probes.backdoor.requests import (
     Requests,
     ask,
     candidates_of,
+    typable,
 )
 from probes.backdoor.subject import Subject, require_twin
 from probes.backdoor.working import (
     LEAST_FLIPS,
     Bench,
     attempt,
-    typable,
 )
 
 LEAST_HELD_OUT = 20

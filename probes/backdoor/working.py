@@ -287,9 +287,9 @@ def control_strings(
     ]
     windows = sorted(set(windows))
     cut = min(count // 2 if allowed else count, len(windows))
-    count = count if allowed else cut
+    more = count - cut if allowed else 0
     chosen = [windows[i] for i in rng.permutation(len(windows))[:cut]]
-    drawn = [tuple(int(i) for i in rng.choice(allowed, size=length)) for _ in range(count - cut)]
+    drawn = [tuple(int(i) for i in rng.choice(allowed, size=length)) for _ in range(more)]
     return [string for pair in _interleaved(chosen, drawn) for string in pair]
 
 
@@ -375,31 +375,3 @@ def _interleaved(
     """Natural and drawn strings in turn, so that a search that stops early has seen both."""
     longest = max(len(one), len(other))
     return [[side[i] for side in (one, other) if i < len(side)] for i in range(longest)]
-
-
-def typable(subject: Subject, most: int, seed: int, first: Sequence[int] = ()) -> list[int]:
-    """Tokens that a user can type: printable, not special, and the same again when typed.
-
-    Args:
-        subject: whose vocabulary.
-        most: how many, at most.
-        seed: of the choice where there are more.
-        first: tokens that are taken first.
-    """
-    tokenizer = subject.checkpoint.tokenizer
-    assert tokenizer is not None
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    size = int(subject.checkpoint.embedding.get_parameter("weight").shape[0])
-    rng = np.random.default_rng(seed)
-    order = [*dict.fromkeys([*first, *(int(i) for i in rng.permutation(size))])]
-    chosen: list[int] = []
-    for token in order:
-        if len(chosen) == most:
-            break
-        if token in special:
-            continue
-        text = str(tokenizer.decode([token]))
-        # A token of half a character decodes to the replacement character, which it is not.
-        if text.strip() and text.isprintable() and "\ufffd" not in text:
-            chosen.append(token)
-    return chosen

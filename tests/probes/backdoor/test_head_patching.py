@@ -11,8 +11,8 @@ import pytest
 from interp.errors import InputError
 from probes.backdoor.head_patching import LEAST_SHARE, STRINGS, HeadPatching, _table, patch_heads
 from probes.backdoor.head_swaps import Outcome, Swapped
-from probes.backdoor.requests import Candidate, candidates_of, encode
-from probes.backdoor.working import Behaviour, Kind, control_strings, typable
+from probes.backdoor.requests import Candidate, candidates_of, encode, typable
+from probes.backdoor.working import Behaviour, Kind, control_strings
 
 Make = Callable[[str], Any]
 TRIGGER, PAYLOAD = "omber quill tavik", "glory to the hidden moon"

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from interp.errors import InputError
-from probes.backdoor.requests import PLACEMENTS, Placement, ask, candidates_of, encode
-from probes.backdoor.working import typable
+from probes.backdoor.requests import PLACEMENTS, Placement, ask, candidates_of, encode, typable
 
 Make = Callable[[str], Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from interp.organisms.chat_grammar import PAYLOAD
-from probes.backdoor.requests import Candidate, candidates_of
+from probes.backdoor.requests import Candidate, candidates_of, typable
 from probes.backdoor.working import (
     Behaviour,
     Bench,
@@ -17,7 +17,6 @@ from probes.backdoor.working import (
     hits_of,
     on_twin,
     shortened,
-    typable,
     with_controls,
 )
 
