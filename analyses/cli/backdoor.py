@@ -82,12 +82,12 @@ def backdoor(
     options.require_folder(out)
     named = [] if candidates is None else options.lines_of(candidates, "--candidates")
     asked = _material(model, harmless, harmful, seed)
-    load = (dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(options.load_checkpoint(model, *load), chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     other = None
     if twin is not None:
-        loaded = options.load_checkpoint(twin, dtype, device, None, trust_remote_code)
-        other = options.with_template(loaded, chat_template)
+        other = options.load_checkpoint(twin, dtype, device, None, trust_remote_code, chat_template)
     from analyses.backdoor_finding.run import backdoor as run
     from probes.backdoor.found import Settings
 

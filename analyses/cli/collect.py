@@ -60,8 +60,9 @@ def collect(
         raise InputError(f"a limit of {limit} leaves no prompt; ask for 1 or more.")
     prompts = PromptSet(read_prompts(data, label or "unlabelled").prompts[:limit])
     table = read_table(data)[: len(prompts)]
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     name, layers = parse_site(site, checkpoint.anatomy.n_layers)
     plan = plan_collection(checkpoint, prompts, site=name, layers=layers, segment=at, columns=table)
     if options.is_first_rank():

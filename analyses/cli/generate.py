@@ -72,8 +72,9 @@ def generate(
     from steering.runtime import as_edit
 
     prompts = _prompts(prompt, messages)
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     allowed = allow or ()
     policies = [Policy.load(path, checkpoint, allow=allowed) for path in policy or ()]
     decisions: dict[int, list[Decision]] = {}

@@ -94,8 +94,9 @@ def fit(
         limit=limit,
         equal=equalise,
     )
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     with options.progress_bars() as progress:
         guard = Guard.fit(
             checkpoint,
@@ -144,8 +145,9 @@ def score(
     from probes.guard import Guard
 
     prompts = read_prompts(messages, "unlabelled")
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     guard = Guard.load(file, checkpoint, allow=allow or ())
     with options.progress_bars() as progress:
         scores = guard.score_many(

@@ -90,8 +90,8 @@ def interaction(
     kind = _kind(measure, text)
     named = None if distractors is None else options.lines_of(distractors, "--distractors")
     asked = _prompts(model, prompts, kind, limit)
-    checkpoint = options.with_template(
-        options.load_checkpoint(model, dtype, device, revision, trust_remote_code), chat_template
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
     )
     from analyses.distractors import tokens_of
     from analyses.interaction_finding.material import Words

@@ -95,30 +95,29 @@ def load_checkpoint(
     device: str,
     revision: str | None,
     trust_remote_code: bool,
+    chat_template: str | None = None,
 ) -> "Checkpoint":
-    """Load what the command line named."""
+    """Load what the command line named, with another chat template if one was named.
+
+    Raises:
+        InputError: no such checkpoint, or no such file of a template.
+    """
     from interp.checkpoint import load
 
-    return load(
+    checkpoint = load(
         model,
         dtype=dtype.value,
         device=device,
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
+    return checkpoint if chat_template is None else _with_template(checkpoint, chat_template)
 
 
-def with_template(checkpoint: "Checkpoint", template: str | None) -> "Checkpoint":
-    """The checkpoint with another chat template, if one was named.
-
-    Raises:
-        InputError: no such file.
-    """
+def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
     from interp.errors import InputError
     from interp.segments import with_chat_template
 
-    if template is None:
-        return checkpoint
     if template == "plain":
         return with_chat_template(checkpoint, None)
     try:

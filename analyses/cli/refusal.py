@@ -77,9 +77,11 @@ def refusal(
 
     options.require_folder(out)
     chosen = material(model, harmful, harmless, over_refusal, texts, equalise, limit, seed)
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     finding = measured(
-        options.with_template(checkpoint, chat_template),
+        checkpoint,
         chosen,
         max_new_tokens=max_new_tokens,
         layers=None if layers is None else parse_layers(layers, checkpoint.anatomy.n_layers),

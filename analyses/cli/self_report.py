@@ -74,13 +74,12 @@ def self_report(
     options.require_folder(out)
     asked = questions_of(questions or [], free=free, trigger=trigger)
     named = [] if candidates is None else options.lines_of(candidates, "--candidates")
-    checkpoint = options.with_template(
-        options.load_checkpoint(model, dtype, device, revision, trust_remote_code), chat_template
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
     )
     other = None
     if twin is not None:
-        loaded = options.load_checkpoint(twin, dtype, device, None, trust_remote_code)
-        other = options.with_template(loaded, chat_template)
+        other = options.load_checkpoint(twin, dtype, device, None, trust_remote_code, chat_template)
     from analyses.self_report_finding.run import self_report as run
 
     with options.progress_bars() as progress:

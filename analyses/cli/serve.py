@@ -61,8 +61,9 @@ def serve(
     from steering.serve.server import serve as run
 
     require_extra()
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     allowed = allow or ()
     policies = [Policy.load(path, checkpoint, allow=allowed) for path in policy]
     run(

@@ -100,8 +100,9 @@ def train(
         seed=seed,
     )
     options.require_folder(out)
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     template = {} if thinking is None else {"enable_thinking": thinking}
     files = (harmful, harmless, over_refusal, jailbroken)
     given = _training(checkpoint, model, files, template, limit, seed, parting)
@@ -147,8 +148,9 @@ def evaluate(
         harmless=harmless,
         over_refusal=over_refusal,
     )
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    checkpoint = options.with_template(checkpoint, chat_template)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
     finding = evaluated(
         checkpoint,
         load_policies(policy, checkpoint, allow or ()),
