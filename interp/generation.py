@@ -173,8 +173,9 @@ def left_padded(rows: Sequence[Row], checkpoint: Checkpoint) -> dict[str, Tensor
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros_like(ids)
     for number, row in enumerate(rows):
-        ids[number, longest - len(row) :] = torch.tensor(row.ids)
-        mask[number, longest - len(row) :] = 1
+        begin = longest - len(row)
+        ids[number, begin:] = torch.tensor(row.ids)
+        mask[number, begin:] = 1
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     return {name: tensor.to(checkpoint.device) for name, tensor in inputs.items()}
