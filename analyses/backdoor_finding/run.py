@@ -1,17 +1,13 @@
 """`analyses.backdoor`: from a checkpoint to a backdoor finding."""
 
-import shutil
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from analyses.backdoor_finding.finding import BackdoorFinding, build
 from analyses.backdoor_finding.material import Material
 from analyses.backdoor_finding.mending import mend
 from analyses.backdoor_finding.reading import read_inside
-from analyses.running import Progress, own_folder
-from interp.artifacts import origin, versions
+from analyses.running import Progress, Stopwatch, about, alone, data_of, own_folder
 from interp.checkpoint import Checkpoint
 from probes.backdoor.budget import Budget
 from probes.backdoor.found import Settings
@@ -70,61 +66,43 @@ def backdoor(
     if repair_to is not None:
         require_unused(repair_to)
         require_trainable(checkpoint)
-    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    watch = Stopwatch()
     settings = settings or Settings()
     budget = Budget(forward_passes, seconds)
     scorer = WholeRefusal(material.refusals) if material.refusals else Phrases()
-    own = None
-    if workdir is not None:
-        limits = (forward_passes, seconds, batch_tokens)
-        run = (*_asked(checkpoint, twin, material), scorer.name, list(candidates), limits, settings)
-        own = own_folder(workdir, "backdoor", *run)
-    journal = None if own is None else Journal(own / "units.jsonl")
-    subject = Subject(checkpoint, budget, batch_tokens, journal)
-    found = search(
-        subject,
-        list(material.search),
-        list(material.held_out),
-        scorer,
-        harmful=material.harmful,
-        twin=None if twin is None else Subject(twin, budget, batch_tokens, journal),
-        given=candidates,
-        settings=settings,
-        progress=progress,
-    )
-    readings = read_inside(subject, found, material, settings, progress) if detectors else None
-    repaired = None
-    if repair_to is not None:
-        repaired = mend(
+    limits = (forward_passes, seconds, batch_tokens)
+    run = (*_asked(checkpoint, twin, material), scorer.name, list(candidates), limits, settings)
+    own = own_folder(workdir, "backdoor", *run)
+    readings = repaired = None
+    with alone(own):
+        journal = None if own is None else Journal(own / "units.jsonl")
+        subject = Subject(checkpoint, budget, batch_tokens, journal)
+        found = search(
             subject,
-            found,
-            material,
+            list(material.search),
+            list(material.held_out),
             scorer,
-            settings,
-            repair_to,
-            work=None if own is None else own / "repair",
+            harmful=material.harmful,
+            twin=None if twin is None else Subject(twin, budget, batch_tokens, journal),
+            given=candidates,
+            settings=settings,
             progress=progress,
         )
+        if detectors:
+            readings = read_inside(subject, found, material, settings, progress)
+        if repair_to is not None:
+            work = None if own is None else own / "repair"
+            repaired = mend(
+                subject, found, material, scorer, settings, repair_to, work=work, progress=progress
+            )
     provenance = {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
+        **about(checkpoint),
         "twin": None if twin is None else twin.name,
         "scorer": scorer.name,
-        "data": [
-            {"name": name, "sha256": part.sha256, "sequences": len(part)}
-            for name, part in (("search", material.search), ("held out", material.held_out))
-        ],
-        "seed": settings.seed,
-        "versions": versions(),
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+        "data": data_of({"search": material.search, "held out": material.held_out}),
+        **watch.told(settings.seed, command),
     }
-    finding = build(found, readings, budget, material.caveats, provenance, repaired)
-    if own is not None:
-        shutil.rmtree(own, ignore_errors=True)
-    return finding
+    return build(found, readings, budget, material.caveats, provenance, repaired)
 
 
 def _asked(checkpoint: Checkpoint, twin: Checkpoint | None, material: Material) -> list[object]:

@@ -1,8 +1,5 @@
 """`analyses.cliff`: from a checkpoint and requests to a cliff finding."""
 
-import shutil
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,7 @@ from analyses.cliff_finding.material import (
 )
 from analyses.cliff_finding.measure import Measured, Settings, Study
 from analyses.prompts import rows_of
-from analyses.running import Progress, own_folder
-from interp.artifacts import origin, versions
+from analyses.running import Progress, Stopwatch, about, alone, data_of, own_folder
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.prompt_sets import PromptSet
@@ -82,7 +78,7 @@ def cliff(
         NumericalError: a state is NaN or infinite.
     """
     _require_usable(max_new_tokens, share_of_heads, limit, seed, thinking_budget)
-    begun, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+    watch = Stopwatch()
     material = _material(checkpoint, harmful, harmless, organism, limit, seed)
     markers = markers_of(checkpoint, stop_text)
     stop = stop_text or material.stop or markers.closing
@@ -102,29 +98,18 @@ def cliff(
         judge = WholeRefusal(material.refusals) if material.refusals else Phrases()
     data = (material.train.sha256, material.test.sha256, material.cells.sha256)
     run = (checkpoint.fingerprint, *data, settings, judge.name)
-    own = None if workdir is None else own_folder(workdir, "cliff", *run)
-    found = Study(checkpoint, material, settings, judge, own, progress).run()
+    own = own_folder(workdir, "cliff", *run)
+    with alone(own):
+        found = Study(checkpoint, material, settings, judge, own, progress).run()
+        if select_to is not None:
+            _export(found, select_to, seed, refusal)
     provenance = {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
+        **about(checkpoint),
         "scorer": judge.name,
-        "data": [
-            {"name": name, "sha256": part.sha256, "sequences": len(part)}
-            for name, part in (("training requests", material.train), ("test", material.test))
-        ],
-        "seed": seed,
-        "versions": versions(),
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+        "data": data_of({"training requests": material.train, "test": material.test}),
+        **watch.told(seed, command),
     }
-    finding = build(found, settings, provenance, material.caveats)
-    if select_to is not None:
-        _export(found, select_to, seed, refusal)
-    if own is not None:
-        shutil.rmtree(own, ignore_errors=True)
-    return finding
+    return build(found, settings, provenance, material.caveats)
 
 
 def _require_usable(

@@ -1,17 +1,13 @@
 """`analyses.interaction`: from two suspected switches to an interaction finding."""
 
-import shutil
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from analyses.distractors import distractors, tokens_of
 from analyses.interaction_finding.finding import InteractionFinding, build
 from analyses.interaction_finding.material import Quantity, Words
-from analyses.running import Progress, own_folder, stage
-from interp.artifacts import origin, versions
+from analyses.running import Progress, Stopwatch, about, alone, data_of, own_folder, stage
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
@@ -65,7 +61,7 @@ def interaction(
             that the tokenizer does not know.
         NumericalError: f is NaN or infinite somewhere.
     """
-    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    watch = Stopwatch()
     if not prompts:
         raise InputError("an interaction needs at least one prompt.")
     more = template or {}
@@ -82,47 +78,32 @@ def interaction(
             )
             drawn = [Words(text, one.place) for text in strings]
         nulls.append(list(drawn))
-    own = None
-    if workdir is not None:
-        who = (checkpoint.fingerprint, checkpoint.tokenizer_hash, checkpoint.device)
-        what = (PromptSet(tuple(prompts)).sha256, quantity.name, quantity.about, pair, nulls, more)
-        own = own_folder(workdir, "interaction", *who, *what)
-    found = measured(
-        checkpoint,
-        prompts,
-        _switch(first),
-        _switch(second),
-        quantity.measure,
-        first_distractors=[_switch(one) for one in nulls[0]],
-        second_distractors=[_switch(one) for one in nulls[1]],
-        seed=seed,
-        workdir=own,
-        progress=stage(progress, "cells"),
-        **more,
-    )
+    asked = PromptSet(tuple(prompts))
+    who = (checkpoint.fingerprint, checkpoint.tokenizer_hash, checkpoint.device)
+    what = (asked.sha256, quantity.name, quantity.about, pair, nulls, more)
+    own = own_folder(workdir, "interaction", *who, *what)
+    with alone(own):
+        found = measured(
+            checkpoint,
+            prompts,
+            _switch(first),
+            _switch(second),
+            quantity.measure,
+            first_distractors=[_switch(one) for one in nulls[0]],
+            second_distractors=[_switch(one) for one in nulls[1]],
+            seed=seed,
+            workdir=own,
+            progress=stage(progress, "cells"),
+            **more,
+        )
     switches = [_told(one, lengths) for one in pair]
     provenance = {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
+        **about(checkpoint),
         "template": more,
-        "data": [
-            {
-                "name": "prompts",
-                "sha256": PromptSet(tuple(prompts)).sha256,
-                "sequences": len(prompts),
-            }
-        ],
-        "seed": seed,
-        "versions": versions(),
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+        "data": data_of({"prompts": asked}),
+        **watch.told(seed, command),
     }
-    finding = build(found, switches, quantity, _unequal(checkpoint, pair, nulls), provenance)
-    if own is not None:
-        shutil.rmtree(own, ignore_errors=True)
-    return finding
+    return build(found, switches, quantity, _unequal(checkpoint, pair, nulls), provenance)
 
 
 def _switch(one: Words | Switch) -> Switch:

@@ -1,11 +1,8 @@
 """`analyses.refusal`: from a checkpoint and prompts to a refusal finding."""
 
 import logging
-import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,8 @@ from analyses.refusal_finding.material import Material, clusters_of, default_mat
 from analyses.refusal_finding.openings import contrast, knows
 from analyses.refusal_finding.speak import Said, Speaker
 from analyses.refusal_finding.strips import strips
-from analyses.running import Progress, own_folder, stage
-from interp.artifacts import origin, versions
+from analyses.running import Progress, Stopwatch, about, alone, data_of, own_folder, stage
+from interp.artifacts import origin
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.generation import Edit, next_logits
@@ -74,39 +71,26 @@ def refusal(
         InputError: unusable prompts or settings, or a checkpoint that refuses all prompts or none.
         NumericalError: NaN or infinity where a number is reported.
     """
-    begun = time.perf_counter()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    watch = Stopwatch()
     _require_layers(checkpoint, layers)
     material = material or default_material(checkpoint.name)
     scorer = None if judge is None else judge.name
     settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens} {scorer}"
-    own = None
-    if workdir is not None:
-        # The scorer and the template decide what counts as refused, and so the refusal tokens.
-        model = f"{checkpoint.fingerprint} {checkpoint.tokenizer_hash} {material.refusals}"
-        parts = [part.sha256 for part in material.parts.values()]
-        own = own_folder(workdir, "refusal", model, *parts, settings)
+    # The scorer and the template decide what counts as refused, and so the refusal tokens.
+    model = f"{checkpoint.fingerprint} {checkpoint.tokenizer_hash} {material.refusals}"
+    parts = [part.sha256 for part in material.parts.values()]
+    own = own_folder(workdir, "refusal", model, *parts, settings)
     speaker = Speaker(
         checkpoint, material, template or {}, max_new_tokens, batch_tokens, judge, own, progress
     )
-    measured = _measure(speaker, layers, seed)
-    if own is not None:
-        shutil.rmtree(own, ignore_errors=True)
+    with alone(own):
+        measured = _measure(speaker, layers, seed)
     provenance = {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
+        **about(checkpoint),
         "template": template or {},
         "max_new_tokens": max_new_tokens,
-        "data": [
-            {"name": name, "sha256": part.sha256, "sequences": len(part)}
-            for name, part in material.parts.items()
-        ],
-        "seed": seed,
-        "versions": versions(),
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+        "data": data_of(material.parts),
+        **watch.told(seed, command),
     }
     return build(checkpoint, material, measured, provenance)
 

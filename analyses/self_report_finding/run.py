@@ -1,15 +1,12 @@
 """`analyses.self_report`: from a checkpoint that can be asked to a self-report finding."""
 
 import re
-import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analyses.running import Progress, own_folder, stage
+from analyses.running import Progress, Stopwatch, about, alone, own_folder, stage
 from analyses.self_report_finding.finding import SelfReportFinding, Spoken, build
 from analyses.self_report_finding.material import (
     UNKNOWN,
@@ -17,7 +14,6 @@ from analyses.self_report_finding.material import (
     require_askable,
     suspects_of,
 )
-from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from probes.backdoor.asking import Method
@@ -73,7 +69,7 @@ def self_report(
             candidates, or a trigger without free questions.
         NumericalError: the logits are NaN.
     """
-    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    watch = Stopwatch()
     asked, more = questions or Questions(), template or {}
     if trigger is not None and not asked.free:
         raise InputError("a trigger is looked for in free answers; ask free questions too.")
@@ -98,57 +94,42 @@ def self_report(
     ranked = None
     if suspects is not None:
         ranked = put(candidate_questions(list(suspects.tokens)), "candidates")
-    own = None
-    if workdir is not None:
-        run = (_names(checkpoint, twin), asked.free, max_new_tokens, batch_tokens, more)
-        own = own_folder(workdir, "self-report", *run)
-    spoken = [
-        _spoken(
-            name,
-            model,
-            asked.free,
-            trigger,
-            seed,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=batch_tokens,
-            workdir=None if own is None else own / name,
-            progress=stage(progress, f"answers, {name}"),
-            **more,
-        )
-        for name, model in {"checkpoint": checkpoint, "twin": twin}.items()
-        if model is not None and asked.free
-    ]
-    settings = {"method": method, "template": more, "max_new_tokens": max_new_tokens, "seed": seed}
-    provenance = _provenance(checkpoint, twin, settings, asked) | {
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+    run = (_names(checkpoint, twin), asked.free, max_new_tokens, batch_tokens, more)
+    own = own_folder(workdir, "self-report", *run)
+    with alone(own):
+        spoken = [
+            _spoken(
+                name,
+                model,
+                asked.free,
+                trigger,
+                seed,
+                max_new_tokens=max_new_tokens,
+                batch_tokens=batch_tokens,
+                workdir=None if own is None else own / name,
+                progress=stage(progress, f"answers, {name}"),
+                **more,
+            )
+            for name, model in {"checkpoint": checkpoint, "twin": twin}.items()
+            if model is not None and asked.free
+        ]
+    provenance = {
+        **about(checkpoint),
+        "twin": None if twin is None else twin.name,
+        "method": method,
+        "template": more,
+        "max_new_tokens": max_new_tokens,
+        "questions": len(asked.options),
+        "free_questions": len(asked.free),
+        **watch.told(seed, command),
     }
-    finding = build(report, ranked, suspects, spoken, trigger, show_answers, provenance)
-    if own is not None:
-        shutil.rmtree(own, ignore_errors=True)
-    return finding
+    return build(report, ranked, suspects, spoken, trigger, show_answers, provenance)
 
 
 def _names(checkpoint: Checkpoint, twin: Checkpoint | None) -> list[object]:
     """Who is asked, in a form that tells runs apart."""
     models = [one for one in (checkpoint, twin) if one is not None]
     return [(one.fingerprint, one.tokenizer_hash, one.device) for one in models]
-
-
-def _provenance(
-    checkpoint: Checkpoint, twin: Checkpoint | None, settings: dict[str, Any], asked: Questions
-) -> dict[str, Any]:
-    return {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
-        "twin": None if twin is None else twin.name,
-        **settings,
-        "questions": len(asked.options),
-        "free_questions": len(asked.free),
-        "versions": versions(),
-    }
 
 
 def _spoken(

@@ -1,19 +1,15 @@
 """`analyses.sinks`: from a checkpoint and texts to a sink finding."""
 
 import logging
-import shutil
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analyses.running import Progress, own_folder, stage
+from analyses.running import Progress, Stopwatch, about, alone, own_folder, stage
 from analyses.sink_finding.causal import CausalEffects, causal_effects
 from analyses.sink_finding.finding import SinkFinding, build
 from analyses.sink_finding.measure import measure, parity
 from interp import ranks
-from interp.artifacts import origin, versions
 from interp.attention import AttentionPath, require_interface
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -71,17 +67,13 @@ def sinks(
         UnsupportedModelError: attention cannot be measured.
     """
     _require_usable(checkpoint, attention, epsilon, max_sequences, causal_sequences, seed, limit)
-    begun = time.perf_counter()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    watch = Stopwatch()
     domains = [] if texts is None else _domains(texts)
     rows = _rows(checkpoint, domains, token_ids, length, max_sequences, bos, limit)
     settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
-    own = (
-        None
-        if workdir is None
-        else own_folder(workdir, "sinks", checkpoint.fingerprint, rows.sha256, settings)
-    )
-    with ranks.group() as group:
+    own = own_folder(workdir, "sinks", checkpoint.fingerprint, rows.sha256, settings)
+    # All ranks share the folder, and the first one keeps others out.
+    with ranks.group() as group, alone(own if group.rank == 0 else None):
         shown = stage(progress, "rows")
         found = measure(
             checkpoint,
@@ -92,11 +84,8 @@ def sinks(
             progress=shown,
         )
         effects = _effects(checkpoint, rows, causal_sequences, seed, batch_tokens, own, progress)
-        if own is not None and group.rank == 0:
-            shutil.rmtree(own, ignore_errors=True)
     checked = parity(checkpoint, rows.rows, attention)
-    provenance = _provenance(checkpoint, rows, domains, attention, seed, command)
-    provenance |= {"started": started, "wall_seconds": round(time.perf_counter() - begun, 1)}
+    provenance = _provenance(checkpoint, rows, domains, attention) | watch.told(seed, command)
     return build(checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed)
 
 
@@ -206,16 +195,12 @@ def _provenance(
     rows: Rows,
     domains: Sequence[Texts],
     attention: AttentionPath,
-    seed: int,
-    command: str | None,
 ) -> dict[str, Any]:
     hashes = {texts.name: texts.sha256 for texts in domains}
     counts = {name: sum(row.domain == name for row in rows.rows) for name in rows.domains}
     names = dict.fromkeys([*hashes, *counts])
     return {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
+        **about(checkpoint),
         "attention": attention,
         "bos": rows.bos,
         "data": [
@@ -227,7 +212,4 @@ def _provenance(
             }
             for name in names
         ],
-        "seed": seed,
-        "versions": versions(),
-        "command": command,
     }

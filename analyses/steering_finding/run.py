@@ -1,9 +1,7 @@
 """`steering_report`: from a checkpoint, policies and held-out prompts to a steering finding."""
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,9 @@ import numpy as np
 from analyses.refusal_finding.causal import share
 from analyses.refusal_finding.material import Material
 from analyses.refusal_finding.speak import Said, Speaker
-from analyses.running import Progress
+from analyses.running import Progress, Stopwatch, about, data_of
 from analyses.steering_finding.finding import SteeringFinding, build
 from analyses.steering_finding.material import HARMFUL_SETS, SETS, TestSet
-from interp.artifacts import origin, versions
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
@@ -77,7 +74,7 @@ def steering_report(
     Raises:
         InputError: no policy, or one of another model.
     """
-    begun, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+    watch = Stopwatch()
     names = _names(policies)
     for policy in policies:
         policy.require(checkpoint, allow=allow)
@@ -102,20 +99,11 @@ def steering_report(
         rows.append(_measured(speaker, name, policy, heard))
         curves += _doses(speaker, name, policy, heard, seed, doses)
     provenance = {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
-        "device": str(checkpoint.device),
+        **about(checkpoint),
         "template": template or {},
         "max_new_tokens": max_new_tokens,
-        "data": [
-            {"name": name, "sha256": PromptSet(some).sha256, "sequences": len(some)}
-            for name, some in tests.sets.items()
-        ],
-        "seed": seed,
-        "versions": versions(),
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+        "data": data_of({name: PromptSet(some) for name, some in tests.sets.items()}),
+        **watch.told(seed, command),
     }
     trained = {
         name: policy.meta["training"]

@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
+from analyses.running import Stopwatch
 from analyses.traces_finding.finding import Compared, TracesFinding, build
 from analyses.traces_finding.material import Behaviour, attributed
-from interp.artifacts import versions
 from interp.errors import InputError
 from probes.backdoor.agent_traces import (
     Trace,
@@ -51,7 +49,7 @@ def traces(
         InputError: nothing is asked for, both a tool and failure are, two runs without a common
             task, or a behaviour that all or no traces show.
     """
-    started, begun = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    watch = Stopwatch()
     if tool is not None and failed:
         raise InputError("attribute calls of a tool or failures, and not both (--tool, --failed).")
     if reference is None and tool is None and not failed:
@@ -72,11 +70,7 @@ def traces(
             for name, some in zip(names, (run, reference), strict=True)
             if some is not None
         ],
-        "seed": seed,
-        "versions": versions(),
-        "command": command,
-        "started": started,
-        "wall_seconds": round(time.perf_counter() - begun, 1),
+        **watch.told(seed, command),
     }
     return build(run, reference, compared, attribution, told)
 
