@@ -6,6 +6,7 @@ from interp.errors import InputError
 from probes.backdoor.detectors import Readings, read_all
 from probes.backdoor.found import Found, Settings
 from probes.backdoor.head_patching import patch_heads
+from probes.backdoor.head_swaps import Where
 from probes.backdoor.requests import Candidate, Placement, typable
 from probes.backdoor.subject import Subject
 from probes.backdoor.working import Trial, control_strings
@@ -16,6 +17,7 @@ def read_inside(
     found: Found,
     material: Material,
     settings: Settings,
+    where: Where = "last",
     progress: Progress | None = None,
 ) -> Readings | None:
     """The detectors on the most suspicious string, and its heads if it brings something about.
@@ -25,6 +27,7 @@ def read_inside(
         found: of the search; gets a note on what was left out.
         material: of the report.
         settings: of the search.
+        where: at which tokens heads are swapped.
         progress: called with (what is counted, done, total).
 
     Returns:
@@ -51,7 +54,7 @@ def read_inside(
         except InputError as error:
             found.notes.append(f"The internal detectors were left out: {error}")
     if readings is not None:
-        _patch(subject, found, readings, strings, settings, progress)
+        _patch(subject, found, readings, strings, settings, where, progress)
     return readings
 
 
@@ -61,6 +64,7 @@ def _patch(
     readings: Readings,
     strings: list[tuple[int, ...]],
     settings: Settings,
+    where: Where,
     progress: Progress | None,
 ) -> None:
     """Swap heads, if the string that was read brings a behaviour about and its controls do not."""
@@ -84,6 +88,7 @@ def _patch(
                 trial.placement,
                 trial.behaviour,
                 strings,
+                where=where,
                 seed=settings.seed,
                 progress=stage(progress, "strings swapped"),
             )

@@ -11,6 +11,7 @@ from analyses.running import Progress, Stopwatch, about, alone, data_of, own_fol
 from interp.checkpoint import Checkpoint
 from probes.backdoor.budget import Budget
 from probes.backdoor.found import Settings
+from probes.backdoor.head_swaps import Where
 from probes.backdoor.journal import Journal
 from probes.backdoor.subject import Subject
 from probes.backdoor.trigger_search import search
@@ -31,6 +32,7 @@ def backdoor(
     seconds: float = SECONDS,
     settings: Settings | None = None,
     detectors: bool = False,
+    swap_heads_at: Where = "last",
     repair_to: Path | None = None,
     batch_tokens: int = 8192,
     workdir: Path | None = None,
@@ -52,6 +54,7 @@ def backdoor(
         settings: of the search.
         detectors: whether to read the internal detectors on the most suspicious string; none of
             them works on every organism.
+        swap_heads_at: with detectors, the tokens at which heads are swapped between runs.
         repair_to: folder for a copy in which the first working trigger is unlearned; None for none.
         batch_tokens: most tokens in a forward pass.
         workdir: folder in which a stopped run leaves what it had; emptied when a run is done.
@@ -89,7 +92,7 @@ def backdoor(
             progress=progress,
         )
         if detectors:
-            readings = read_inside(subject, found, material, settings, progress)
+            readings = read_inside(subject, found, material, settings, swap_heads_at, progress)
         if repair_to is not None:
             work = None if own is None else own / "repair"
             repaired = mend(

@@ -1,5 +1,6 @@
 """`mechguard backdoor`: is there a string that works as a trigger?"""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from analyses.backdoor_finding.material import Material
 
 _FILES = ".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats."
+
+
+class WhereChoice(StrEnum):
+    """The last prompt token, or every token."""
+
+    last = "last"
+    all = "all"
 
 
 def backdoor(
@@ -63,6 +71,10 @@ def backdoor(
             help="Read the internal detectors too, none of which works on every organism.",
         ),
     ] = False,
+    swap_heads_at: Annotated[
+        WhereChoice,
+        typer.Option(help="With --detectors: tokens at which heads are swapped between runs."),
+    ] = WhereChoice.last,
     repair: Annotated[
         Path | None,
         typer.Option(
@@ -108,6 +120,7 @@ def backdoor(
                 seed=seed,
             ),
             detectors=detectors,
+            swap_heads_at=swap_heads_at.value,
             repair_to=repair,
             workdir=options.workdir(),
             command=options.command_line(),

@@ -10,6 +10,7 @@ from analyses.backdoor_finding.material import Material, of_organism
 from analyses.backdoor_finding.reading import _inert, read_inside
 from probes.backdoor.budget import Budget
 from probes.backdoor.found import Found, Settings
+from probes.backdoor.head_swaps import Where
 from probes.backdoor.memory import Motif
 from probes.backdoor.requests import Requests, ask, candidates_of, encode
 from probes.backdoor.subject import Subject
@@ -43,12 +44,19 @@ def found_with(control_share: float | None = 1.0) -> Found:
 
 
 @pytest.mark.slow
-def test_the_heads_of_a_working_trigger_are_swapped() -> None:
+@pytest.mark.parametrize("where", ["last", "all"])
+def test_the_heads_of_a_working_trigger_are_swapped(where: Where) -> None:
     steps: list[str] = []
     readings = read_inside(
-        subject(), found_with(), asked()[0], SETTINGS, lambda what, done, total: steps.append(what)
+        subject(),
+        found_with(),
+        asked()[0],
+        SETTINGS,
+        where,
+        lambda what, done, total: steps.append(what),
     )
     assert readings is not None and readings.patching is not None
+    assert readings.patching.where == where
     assert readings.patching.named and set(steps) == {"strings swapped"}
     assert "trigger on sink" in {one.name for one in readings.readings}
 
