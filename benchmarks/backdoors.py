@@ -197,7 +197,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--families", nargs="+", default=list(BACKDOORS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--poison", nargs="+", type=float, default=None)
+    shares = parser.add_mutually_exclusive_group()
+    shares.add_argument("--poison", nargs="+", type=float, default=None, help="per cent of rows")
+    shares.add_argument("--largest", action="store_true", help="the largest share of each family")
     parser.add_argument("--detectors", nargs="+", default=list(DETECTORS))
     parser.add_argument("--docs", type=Path, default=None, help="file whose table is replaced")
     parser.add_argument("--title", default=TITLE, help="of the table in that file")
@@ -205,7 +207,8 @@ def main() -> None:
     torch.set_num_threads(1)
     lines, begun = [], time.perf_counter()
     for family in asked.families:
-        for share in asked.poison or poison_shares(family):
+        usual = poison_shares(family)[:1] if asked.largest else poison_shares(family)
+        for share in asked.poison or usual:
             chosen = backdoor_family(family, [share])
             for name in asked.detectors:
                 card = score(

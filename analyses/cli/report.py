@@ -63,18 +63,16 @@ def report(
     prompts = {"harmful": harmful, "harmless": harmless, "over_refusal": over_refusal}
     named = any(prompts.values())
     options.require_folder(out)
-    domains = options.domains(model, texts)
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    chosen = _prompts(model, checkpoint, prompts, named or bool(policy), limit, seed)
-    policies = load_policies(policy or (), checkpoint, allow or ())
-    tests = None
-    if policy:
-        tests = tests_for(model, limit, jailbroken=jailbroken, **prompts)
-    elif jailbroken or allow:
+    if not policy and (jailbroken or allow):
         raise InputError(
             "--jailbroken and --allow are for measuring policies; give --policy DIR too, or leave "
             "them out."
         )
+    domains = options.domains(model, texts)
+    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
+    chosen = _prompts(model, checkpoint, prompts, named or bool(policy), limit, seed)
+    policies = load_policies(policy or (), checkpoint, allow or ())
+    tests = tests_for(model, limit, jailbroken=jailbroken, **prompts) if policy else None
     sinks = options.measured_sinks(
         checkpoint,
         domains,
