@@ -40,10 +40,11 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
-# Coverage is counted on the quick tests alone, for it makes the slow ones half as long again.
+# Coverage is counted on the quick tests alone, for it makes the slow ones half as long again. A file
+# stays in one process, so that what its tests share is made once.
 pytest: $(READY)
-	$(BIN)/pytest --numprocesses 2 -m "not slow" --cov --cov-report=term
-	$(BIN)/pytest --numprocesses 2 -m slow
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow" --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -9,12 +9,14 @@ import typer
 from analyses.cli import options
 from analyses.cli.options import DtypeChoice
 from analyses.cli.refusal import Thinking
+from interp.errors import InputError
 
 if TYPE_CHECKING:
-    from analyses.interaction_finding.material import Quantity
+    from analyses.interaction_finding.material import Quantity, Words
     from analyses.running import Progress
     from interp.checkpoint import Checkpoint
     from interp.prompt_sets import Prompt
+    from probes.backdoor.switches import Switch
 
 
 class PlaceChoice(StrEnum):
@@ -39,8 +41,30 @@ _PLACES = "in front of the request, behind it, or in the system message"
 def interaction(
     model: options.Model,
     out: options.Out,
-    first: Annotated[str, typer.Option(help="Words of the first switch.", show_default=False)],
-    second: Annotated[str, typer.Option(help="Words of the second.", show_default=False)],
+    first: Annotated[
+        str | None, typer.Option(help="Words of the first switch.", show_default=False)
+    ] = None,
+    second: Annotated[
+        str | None, typer.Option(help="Words of the second.", show_default=False)
+    ] = None,
+    first_adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an adapter that is the first switch (LoRA, as peft writes it).",
+            show_default=False,
+        ),
+    ] = None,
+    second_adapter: Annotated[
+        Path | None, typer.Option(help="The same for the second.", show_default=False)
+    ] = None,
+    other_adapter: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of an adapter that is not suspected, to stand in the place of one; "
+            "repeats.",
+            show_default=False,
+        ),
+    ] = None,
     first_at: Annotated[PlaceChoice, typer.Option(help=f"Where: {_PLACES}.")] = PlaceChoice.front,
     second_at: Annotated[PlaceChoice, typer.Option(help="The same.")] = PlaceChoice.front,
     prompts: Annotated[
@@ -85,24 +109,27 @@ def interaction(
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Measure whether two switches of words do more together than apart, and write a report."""
+    """Measure whether two switches do more together than apart, and write a report."""
     options.require_folder(out)
+    _require_two(first, first_adapter, "first")
+    _require_two(second, second_adapter, "second")
+    if other_adapter and not (first_adapter or second_adapter):
+        raise InputError("--other-adapter stands in the place of an adapter, and none is given.")
     kind = _kind(measure, text)
     named = None if distractors is None else options.lines_of(distractors, "--distractors")
     asked = _prompts(model, prompts, kind, limit)
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    from analyses.distractors import tokens_of
-    from analyses.interaction_finding.material import Words
     from analyses.interaction_finding.run import interaction as run
+    from probes.backdoor.adapters import adapter_switches
 
-    pair = Words(first, first_at.value), Words(second, second_at.value)
-    for words in pair:
-        tokens_of(checkpoint, words.text)  # before anything is measured
+    words = (first, first_at), (second, second_at)
     template = {} if thinking is None else {"enable_thinking": thinking}
-    nulls = [None if named is None else [Words(name, one.place) for name in named] for one in pair]
-    with options.progress_bars() as progress:
+    suspected = [folder for folder in (first_adapter, second_adapter) if folder is not None]
+    folders = [*suspected, *(other_adapter or ())]
+    with adapter_switches(checkpoint, folders) as adapters, options.progress_bars() as progress:
+        pair, nulls = _switches(checkpoint, words, adapters, len(suspected), named)
         finding = run(
             checkpoint,
             asked,
@@ -122,14 +149,45 @@ def interaction(
     options.say(f"{finding.verdict}\n{page}")
 
 
+def _require_two(text: str | None, adapter: Path | None, place: str) -> None:
+    if (text is None) == (adapter is None):
+        raise InputError(
+            f"the {place} switch is one of words (--{place} TEXT) or an adapter "
+            f"(--{place}-adapter DIR); give one of both."
+        )
+
+
+def _switches(
+    checkpoint: "Checkpoint",
+    words: "tuple[tuple[str | None, PlaceChoice], ...]",
+    adapters: "list[Switch]",
+    suspected: int,
+    named: list[str] | None,
+) -> "tuple[list[Words | Switch], list[list[Words | Switch] | None]]":
+    """The two switches, and what stands in the place of each; None for strings that are drawn."""
+    from analyses.distractors import tokens_of
+    from analyses.interaction_finding.material import Words
+
+    waiting = iter(adapters[:suspected])
+    pair: list[Words | Switch] = []
+    nulls: list[list[Words | Switch] | None] = []
+    for text, place in words:
+        if text is None:
+            pair.append(next(waiting))
+            nulls.append([*adapters[suspected:]])
+            continue
+        tokens_of(checkpoint, text)  # before anything is measured
+        pair.append(Words(text, place.value))
+        nulls.append(None if named is None else [Words(one, place.value) for one in named])
+    return pair, nulls
+
+
 def _kind(measure: MeasureChoice | None, text: str | None) -> MeasureChoice:
     """What is measured.
 
     Raises:
         InputError: a text is missing, or given where none is needed.
     """
-    from interp.errors import InputError
-
     if measure is None:
         return MeasureChoice.refusal if text is None else MeasureChoice.text
     if measure == MeasureChoice.refusal and text is not None:

@@ -65,7 +65,7 @@ def _cells(finding: dict[str, Any]) -> Panel:
 
 
 def _switch(switch: dict[str, Any]) -> str:
-    if switch["at"] is None:
+    if switch["tokens"] is None:
         return visible(switch["name"])
     length = f"{switch['tokens']} token" + ("s" if switch["tokens"] != 1 else "")
     return f"{token(switch['name'])} ({switch['at']}, {length})"

@@ -89,13 +89,15 @@ def _caveats(report: dict[str, Any], unequal: int) -> list[str]:
         "An interaction is no proof of a backdoor: words of one phrase work together on any model.",
     ]
     for place, switch in zip(("first", "second"), report["switches"], strict=True):
-        strings = sum(row["instead_of"] == place for row in report["null"])
-        if 0 < strings < ENOUGH:
+        others = sum(row["instead_of"] == place for row in report["null"])
+        if 0 < others < ENOUGH:
+            what = "adapter" if switch["at"] == "adapter" else "string"
+            what += "s" if others > 1 else ""
             said.append(
-                f"{strings} strings stood in the place of the {place} switch; p can reach "
+                f"{others} {what} stood in the place of the {place} switch; p can reach "
                 f"{LEVEL:g} with {ENOUGH} or more."
             )
-        if not strings:
+        if not others:
             said.append(
                 f"Nothing stood in the place of the {place} switch, {switch['name']}, so it is not "
                 "shown that this one is needed."

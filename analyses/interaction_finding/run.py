@@ -12,6 +12,7 @@ from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.prompt_sets import Prompt, PromptSet
 from interp.states import prompt_rows
+from probes.backdoor.adapters import Adapter
 from probes.backdoor.requests import instruction_tokens
 from probes.backdoor.switches import Switch
 from probes.backdoor.switches import interaction as measured
@@ -44,7 +45,8 @@ def interaction(
         checkpoint: from `interp.load`, with a chat template.
         prompts: the same for every cell.
         first: applied before the second, so that where both stand in front it is the nearer one.
-        second: the other. A `Switch` may be an edit, such as an adapter that is enabled meanwhile.
+        second: the other. A `Switch` may be an edit, such as an adapter that is enabled meanwhile
+            (`probes.backdoor.adapters.adapter_switches`).
         quantity: f, from `analyses.interaction_finding.material`.
         first_distractors: stand in for the first; None for strings of its length in tokens, drawn
             as the trigger search draws its controls, or for none where it is no switch of words.
@@ -114,6 +116,9 @@ def _told(one: Words | Switch, lengths: dict[str, int]) -> dict[str, Any]:
     """A switch as the report names it."""
     if isinstance(one, Words):
         return {"name": one.text, "at": one.place, "tokens": lengths[one.text]}
+    if isinstance(one.edit, Adapter):
+        told = {"name": one.name, "at": "adapter", "tokens": None}
+        return {**told, "sha256": one.edit.sha256}
     return {"name": one.name, "at": None, "tokens": None}
 
 

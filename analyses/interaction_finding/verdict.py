@@ -80,5 +80,10 @@ def _needed(report: dict[str, Any]) -> str | None:
 
 
 def _named(switch: dict[str, Any]) -> str:
-    where = {"front": " in front", "end": " at the end", "system": " in the system message"}
+    where = {
+        "front": " in front",
+        "end": " at the end",
+        "system": " in the system message",
+        "adapter": " (an adapter)",
+    }
     return f"“{visible(switch['name'])}”{where.get(switch['at'] or '', '')}"

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from interp import load
 
 Run = Callable[..., Any]
 MODEL = "organism:backdoor-payload-5"
@@ -81,3 +84,53 @@ def test_a_model_without_prompts_is_refused(run: Run, tmp_path: Path) -> None:
     call = ("interaction", "organism:bb-plain", *PAIR, "--text", "glory", "--out", tmp_path / "o")
     run(*call).assert_refused(2, "does not chat")
     assert run("interaction", MODEL, "--first", "omber", "--out", tmp_path / "o").code == 2
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> list[Path]:
+    """Three LoRAs of random weights for the model."""
+    from peft import LoraConfig, get_peft_model
+
+    folders = [tmp_path / name for name in ("one", "two", "other")]
+    for seed, folder in enumerate(folders):
+        base = load(MODEL).model
+        torch.manual_seed(seed)
+        shape = {"r": 2, "target_modules": ["v_proj", "down_proj"], "init_lora_weights": False}
+        get_peft_model(base, LoraConfig(**shape)).save_pretrained(folder)
+    return folders
+
+
+def test_adapters_are_switches(run: Run, adapters: list[Path], tmp_path: Path) -> None:
+    one, two, other = adapters
+    call = ["interaction", MODEL, "--text", "glory", "--limit", "4", "--null", "2"]
+    both = ("--first-adapter", one, "--second-adapter", two, "--other-adapter", other)
+    result = run(*call, *both, "--out", tmp_path / "both")
+    assert result.code == 0, result.err
+    assert "“one” (an adapter)" in result.out
+    report = json.loads((tmp_path / "both" / "report.json").read_text())
+    first, second = report["switches"]
+    assert (first["name"], first["at"], second["name"]) == ("one", "adapter", "two")
+    assert len(first["sha256"]) == 64 and first["sha256"] != second["sha256"]
+    assert [row["instead_of"] for row in report["null"]] == ["first", "second"]
+    assert "1 adapter stood in the place of the first switch" in " ".join(report["caveats"])
+    mixed = ("--first", "omber", "--second-adapter", two)
+    result = run(*call, *mixed, "--out", tmp_path / "mixed")
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "mixed" / "report.json").read_text())
+    assert [row["instead_of"] for row in report["null"]] == ["first", "first"]
+    assert "Nothing stood in the place of the second switch, two" in " ".join(report["caveats"])
+
+
+def test_what_adapters_cannot_be_is_told(run: Run, adapters: list[Path], tmp_path: Path) -> None:
+    one, other = adapters[0], adapters[2]
+    out = tmp_path / "out"
+    call = ["interaction", MODEL, "--text", "glory", "--out", out]
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("--first", "omber", "--first-adapter", one, "--second", "quill"), "give one of both"),
+        (("--second-adapter", one), "the first switch is one of words"),
+        ((*PAIR, "--other-adapter", other), "in the place of an adapter, and none is given"),
+        (("--first", "omber", "--second-adapter", tmp_path), "holds no adapter"),
+    ]
+    for arguments, said in cases:
+        run(*call, *arguments).assert_refused(2, said)
+    assert not out.exists()
