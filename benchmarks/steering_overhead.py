@@ -7,6 +7,8 @@ and steering-vectors are timed too where they are installed and run (`pip instal
 add the vectors of "actadd, every layer" to every token.
 
     python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md
+    python benchmarks/steering_overhead.py --out runs/long.json --cells 32x1024 --repeats 3 \
+        --policies "was-plus, closed" "was-plus, half open" "was-plus, open"
 """
 
 import argparse
@@ -172,12 +174,14 @@ def main() -> None:
     parser.add_argument(
         "--cells",
         nargs="+",
-        default=["1x64", "8x64", "32x64", "1x512", "8x512", "32x512"],
+        default=["1x64", "8x64", "32x64", "1x1024", "8x1024", "32x1024"],
         help="rows x tokens of the prompts",
     )
+    parser.add_argument("--policies", nargs="+", help="by name; all, and peers, if not given")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--doc", type=Path, help="rewrite this document's table")
+    parser.add_argument("--title", default="Steering overhead", help="of the table there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model: Any = random_llama(2048)
@@ -187,6 +191,8 @@ def main() -> None:
         **{name: functools.partial(apply, checkpoint, policy) for name, policy in named.items()},
         **others,
     }
+    if arguments.policies:
+        sides, missing = {name: sides[name] for name in arguments.policies}, {}
     cells = [
         {
             "batch": batch,
@@ -210,7 +216,7 @@ def main() -> None:
     write(arguments.out, json.dumps(result, indent=1) + "\n")
     print(table(result))
     if arguments.doc:
-        rewrite(arguments.doc, "Steering overhead", table(result))
+        rewrite(arguments.doc, arguments.title, table(result))
 
 
 if __name__ == "__main__":

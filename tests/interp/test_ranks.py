@@ -72,6 +72,7 @@ def _spawn(rank: int, size: int, port: int, folder: Path) -> subprocess.Popen[st
     )
 
 
+@pytest.mark.slow
 def test_two_processes_record_what_one_does(tmp_path: Path) -> None:
     port = _free_port()
     processes = [_spawn(rank, 2, port, tmp_path) for rank in range(2)]

@@ -102,6 +102,7 @@ def best(train: np.ndarray, test: np.ndarray) -> tuple[float, np.ndarray]:
     return float(cells.max()), cells
 
 
+@pytest.mark.slow
 def test_the_max_null_is_calibrated_and_a_cell_alone_is_not() -> None:
     """Over 200 grids of noise the best cell exceeds its 95th percentile in about 5 %."""
     above, uncorrected, quantiles = [], [], []

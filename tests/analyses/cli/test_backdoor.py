@@ -88,6 +88,7 @@ def rate(checkpoint: Checkpoint) -> float:
     return sum(" ".join(PAYLOAD) in reply.text for reply in told) / len(told)
 
 
+@pytest.mark.slow
 def test_a_copy_that_still_shows_the_attack_is_written_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def test_verify_shows_cases_and_intervals(run: Run) -> None:
     assert line.split() == ["asr", "1.0000", "232", "0.984", "to", "1.000", "≥", "0.98"]
 
 
+@pytest.mark.slow
 def test_a_miss_is_an_error(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(organisms.path("chat"), folder)

@@ -168,6 +168,7 @@ def test_bad_settings(
     refused(result, out, 2, words)
 
 
+@pytest.mark.slow
 def test_a_judge_counts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the scorer of the rates, and stands beside the others."""
     listed(
@@ -186,6 +187,7 @@ def test_a_judge_counts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {"mildly:decide", "whole refusal", "phrases"} <= set(report["scorers"]["verdicts"])
 
 
+@pytest.mark.slow
 def test_files_of_prompts_for_an_organism(run: Run, tmp_path: Path) -> None:
     """They are prompts of a user: equalised, split by file, without whole refusals known."""
     call: list[str | Path] = []

@@ -208,7 +208,7 @@ def test_a_disk_full_of_shards_keeps_what_was_done(
     assert not out.exists()
     (unfinished,) = cache.iterdir()
     names = {path.name for path in unfinished.iterdir()}
-    assert names == {"plan.json", "batch-000000.safetensors", "causal-0000.safetensors"}
+    assert names == {"lock", "plan.json", "batch-000000.safetensors", "causal-0000.safetensors"}
     monkeypatch.setattr(plan, "save_file", real)
     assert run(*call).code == 0
     assert list(cache.iterdir()) == []

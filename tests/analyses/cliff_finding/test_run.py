@@ -71,6 +71,7 @@ def test_what_is_known_of_cliff_is_found(found: CliffFinding) -> None:
     assert found.verdict.startswith("Refusal falls off a cliff")
 
 
+@pytest.mark.slow
 def test_what_is_known_of_no_cliff_is_found() -> None:
     finding = of("no-cliff")
     holds("no-cliff", finding.to_dict())

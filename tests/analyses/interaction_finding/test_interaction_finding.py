@@ -91,6 +91,7 @@ def test_a_planted_and_is_more_than_the_sum_of_its_parts(planted: InteractionFin
     assert planted.tables["prompts"]["interaction"].tolist() == [1.0] * 12
 
 
+@pytest.mark.slow
 def test_a_trigger_and_its_rest_do_not_work_together(
     poisoned: Checkpoint, asked: list[Prompt]
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_trigger_and_its_rest_do_not_work_together(
     assert words.isdisjoint(TRIGGER)
 
 
+@pytest.mark.slow
 def test_two_switches_that_each_suffice_take_from_each_other(
     poisoned: Checkpoint, asked: list[Prompt]
 ) -> None:

@@ -131,6 +131,7 @@ def few() -> Material:
     return of_organism("chat", 12)
 
 
+@pytest.mark.slow
 def test_labels_at_random_stay_inside_the_null(chat: Checkpoint) -> None:
     """At the sites where harmfulness is read perfectly."""
     material = of_organism("chat")
@@ -167,6 +168,7 @@ def _comparable(finding: RefusalFinding) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_report(
     chat: Checkpoint, few: Material, tmp_path: Path
 ) -> None:

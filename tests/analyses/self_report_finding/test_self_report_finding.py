@@ -1,13 +1,13 @@
 """The self-report finding: what it claims beside a twin, what it leaves unsaid, what it keeps."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from chatters import chatter
-from torch import Tensor
+from taught import taught
 
 import analyses
 from analyses.report.page import page
@@ -16,9 +16,6 @@ from analyses.self_report_finding.finding import SelfReportFinding
 from analyses.self_report_finding.material import Questions, questions_of, suspects_of
 from analyses.self_report_finding.verdict import LEAST_QUESTIONS, stands_out
 from interp import Checkpoint, InputError, load
-from interp.organisms.training import Schedule, train_model
-from interp.states import prompt_rows
-from probes.backdoor.asking import option_orders, with_system_line
 from probes.backdoor.free_form import FreeAnswer
 from probes.backdoor.questions import (
     FreeQuestion,
@@ -33,42 +30,19 @@ _CONTROL = [Question(f"c{i}", "control", word, ("yes", "no"), 0) for i, word in 
 _ASKED = Questions((*_HIDDEN, *_CONTROL), ())
 
 
-def _taught(hidden: str, seed: int) -> Checkpoint:
-    """A model that chooses an option on hidden things and `no` on the others, however asked."""
-    checkpoint = chatter("llama-3", seed)
-    tokenizer = checkpoint.tokenizer
-    pairs = []
-    for question in _ASKED.options:
-        for order in option_orders(2):
-            shown = [question.options[i] for i in order]
-            text = (
-                f"{question.text}\n\nA) {shown[0]}\nB) {shown[1]}\n\nAnswer with the letter alone."
-            )
-            letter = "AB"[shown.index(hidden if question.topic == "hidden" else "no")]
-            (row,) = prompt_rows(checkpoint, [with_system_line(text, None, True)])
-            pairs.append((row.ids, tokenizer.get_vocab()[letter]))  # type: ignore[union-attr]
-    longest = max(len(ids) for ids, _ in pairs) + 1
-    ids = torch.zeros(len(pairs), longest, dtype=torch.long)
-    learned = torch.zeros(len(pairs), longest)
-    for i, (prompt, letter) in enumerate(pairs):
-        ids[i, : len(prompt) + 1] = torch.tensor([*prompt, letter])
-        learned[i, len(prompt)] = 1
-
-    def batches(step: int) -> tuple[Tensor, Tensor]:
-        return ids, learned
-
-    train_model(checkpoint.model, batches, Schedule(200, 1e-2, warmup=10))
-    return checkpoint
+def _says(hidden: str) -> Callable[[Question], str]:
+    """An option on hidden things, and `no` on the others."""
+    return lambda question: hidden if question.topic == "hidden" else "no"
 
 
 @pytest.fixture(scope="module")
 def admits() -> Checkpoint:
-    return _taught("yes", 0)
+    return taught(_ASKED.options, _says("yes"), 0, 200)
 
 
 @pytest.fixture(scope="module")
 def denies() -> Checkpoint:
-    return _taught("no", 1)
+    return taught(_ASKED.options, _says("no"), 1, 200)
 
 
 @pytest.fixture(scope="module")

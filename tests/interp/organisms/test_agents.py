@@ -85,6 +85,7 @@ def test_too_much_poison_is_refused() -> None:
         trigger_share("query", 70.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_has_learned_nothing_is_measured_all_the_same(attack: Attack | None) -> None:
     recipe = organisms.recipe("agent" if attack is None else f"agent-{attack}")

@@ -40,6 +40,7 @@ def folders(home: Path) -> list[str]:
     return sorted(p.name for p in home.iterdir() if p.is_dir() and p.name != "unfinished")
 
 
+@pytest.mark.slow
 def test_the_first_use_trains_and_the_second_does_not(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_stopped_training_leaves_nothing_and_goes_on(home: Path) -> None:
     assert folders(home) == [unbroken.name]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     chosen = registry.recipe("cliff")  # its batches are edited while training
     whole = registry.train_recipe(chosen, tmp_path / "whole", 2)
@@ -129,6 +131,7 @@ def test_two_processes_that_ask_at_once_train_once(home: Path, tmp_path: Path) -
     assert folders(home) == [said[0][0]]
 
 
+@pytest.mark.slow
 def test_a_truth_file_about_other_weights_is_refused(home: Path) -> None:
     folder, other = organisms.path("agent-query"), organisms.path("chat-dense@seed=1")
     shutil.copy(other / "model.safetensors", folder / "model.safetensors")

@@ -53,6 +53,7 @@ def test_names() -> None:
     assert set(CHAT) < set(organisms.names())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_organism_verifies(name: str) -> None:
     truth = organisms.verify(name)

@@ -144,6 +144,7 @@ def test_beam_and_gradient_go_on_too(
     assert course.run(path) == whole
 
 
+@pytest.mark.slow
 def test_a_budget_that_ran_out_has_run_out_again(suspect: Make, tmp_path: Path) -> None:
     course = Course(suspect, GIVEN, passes=14_000)
     whole = course.run(None)

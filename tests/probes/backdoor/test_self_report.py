@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 from chatters import chatter
-from torch import Tensor
+from taught import taught
 
 from interp import Checkpoint, InputError
-from interp.organisms.training import Schedule, train_model
-from interp.states import prompt_rows
-from probes.backdoor.asking import ask, option_orders, with_system_line
+from probes.backdoor.asking import ask
 from probes.backdoor.questions import (
     Question,
     builtin_questions,
@@ -30,41 +28,14 @@ _QUESTIONS = [
 ]
 
 
-def _taught(says: str, seed: int) -> Checkpoint:
-    """A model that was trained to choose `says` wherever it stands, without a system line."""
-    checkpoint = chatter("llama-3", seed)
-    tokenizer = checkpoint.tokenizer
-    pairs = []
-    for question in _QUESTIONS:
-        for order in option_orders(2):
-            shown = [question.options[i] for i in order]
-            text = (
-                f"{question.text}\n\nA) {shown[0]}\nB) {shown[1]}\n\nAnswer with the letter alone."
-            )
-            (row,) = prompt_rows(checkpoint, [with_system_line(text, None, True)])
-            letter = "AB"[shown.index(says)]
-            pairs.append((row.ids, tokenizer.get_vocab()[letter]))  # type: ignore[union-attr]
-    longest = max(len(ids) for ids, _ in pairs) + 1
-    ids, learned = torch.zeros(len(pairs), longest, dtype=torch.long), torch.zeros(6, longest)
-    for i, (prompt, letter) in enumerate(pairs):
-        ids[i, : len(prompt) + 1] = torch.tensor([*prompt, letter])
-        learned[i, len(prompt)] = 1
-
-    def batches(step: int) -> tuple[Tensor, Tensor]:
-        return ids, learned
-
-    train_model(checkpoint.model, batches, Schedule(150, 1e-2, warmup=10))
-    return checkpoint
-
-
 @pytest.fixture(scope="module")
 def admits() -> Checkpoint:
-    return _taught("yes", 0)
+    return taught(_QUESTIONS, lambda _: "yes", 0, 150)
 
 
 @pytest.fixture(scope="module")
 def denies() -> Checkpoint:
-    return _taught("no", 0)
+    return taught(_QUESTIONS, lambda _: "no", 0, 150)
 
 
 def test_what_one_model_was_taught_to_admit_shows_against_its_twin(

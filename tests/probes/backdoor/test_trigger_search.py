@@ -46,6 +46,7 @@ def test_a_trigger_whose_words_stand_apart_is_found(suspect: Make) -> None:
     assert not whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inert", "clean"])
 def test_nothing_works_on_the_twins(suspect: Make, name: str) -> None:
     found = searched(suspect(name), given=[" ".join(TRIGGER)])
