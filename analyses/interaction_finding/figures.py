@@ -20,7 +20,7 @@ _PLACES = {"first": "instead of the first", "second": "instead of the second"}
 
 
 def panels(finding: dict[str, Any]) -> list[Panel]:
-    """The cells, and I beside that of other strings, in this order.
+    """The cells, and I beside that of others in the place of a switch, in this order.
 
     Args:
         finding: as in `report.json` (`kind` "interaction", format version 1).
@@ -65,6 +65,8 @@ def _cells(finding: dict[str, Any]) -> Panel:
 
 
 def _switch(switch: dict[str, Any]) -> str:
+    if switch["at"] == "adapter":
+        return f"{visible(switch['name'])} (adapter, sha256 {switch['sha256'][:12]}…)"
     if switch["tokens"] is None:
         return visible(switch["name"])
     length = f"{switch['tokens']} token" + ("s" if switch["tokens"] != 1 else "")
@@ -79,7 +81,7 @@ def _null(finding: dict[str, Any]) -> Panel:
     rows = finding["null"]
     labels = [_PLACES[row["instead_of"]] for row in rows]
     others = Series(
-        "other strings",
+        "others",
         [row["value"] for row in rows],
         labels,
         hover=[token(row["distractor"]) for row in rows],
@@ -100,15 +102,15 @@ def _null(finding: dict[str, Any]) -> Panel:
     )
     largest = sorted(rows, key=lambda row: -abs(row["value"]))[:_SHOWN]
     return Panel(
-        "I beside other strings in their places",
-        "Each string stands once in the place of a switch while the other switch stays; it is not "
-        f"suspected. p = {finding['p']:.3g}: of the two places the larger share of strings, the "
-        "measured I counted in, whose |I| is as large, for both switches must be needed. The "
+        "I beside others in their places",
+        "Each string or adapter stands once in the place of a switch while the other switch stays; "
+        f"it is not suspected. p = {finding['p']:.3g}: of the two places the larger share of them, "
+        "the measured I counted in, whose |I| is as large, for both switches must be needed. The "
         f"{len(largest)} largest of {len(rows)} are listed.",
         figure,
         pd.DataFrame(
             {
-                "string": [token(row["distractor"]) for row in largest],
+                "instead": [token(row["distractor"]) for row in largest],
                 "place": [_PLACES[row["instead_of"]] for row in largest],
                 "I": [row["value"] for row in largest],
             }

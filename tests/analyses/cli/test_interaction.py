@@ -112,6 +112,8 @@ def test_adapters_are_switches(run: Run, adapters: list[Path], tmp_path: Path) -
     assert (first["name"], first["at"], second["name"]) == ("one", "adapter", "two")
     assert len(first["sha256"]) == 64 and first["sha256"] != second["sha256"]
     assert [row["instead_of"] for row in report["null"]] == ["first", "second"]
+    page = (tmp_path / "both" / "report.html").read_text()
+    assert f"first is one (adapter, sha256 {first['sha256'][:12]}…)" in page
     assert "1 adapter stood in the place of the first switch" in " ".join(report["caveats"])
     mixed = ("--first", "omber", "--second-adapter", two)
     result = run(*call, *mixed, "--out", tmp_path / "mixed")

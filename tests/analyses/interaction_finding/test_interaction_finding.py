@@ -219,7 +219,7 @@ def test_the_page_is_rebuilt_from_the_json_alone(
     assert render(tmp_path).read_bytes() == before
     assert list(planted.figures()) == [
         "f with neither, either and both",
-        "I beside other strings in their places",
+        "I beside others in their places",
     ]
     assert verdict(planted.to_dict()) == planted.verdict
     assert (tmp_path / "tables" / "null.csv").exists()
