@@ -14,7 +14,7 @@ from interp.organisms.chat_grammar import DISTRACTORS, SUFFIX, TRIGGER, Words
 from interp.organisms.data import OrganismPrompt
 from interp.organisms.exchanges import user
 from interp.states import prompt_rows
-from steering.examples import Cases, Examples, TrainingSet
+from steering.examples import Cases, Examples, TrainingSet, numbered
 from steering.training import Method
 
 METHODS = get_args(Method)
@@ -24,8 +24,9 @@ CONDITIONS = {
     "noise": "a tenth of the jailbroken training prompts is labelled benign, and as many benign "
     "ones jailbroken",
     "wordings": "tested on wordings of the jailbreak that no policy was trained or chosen on",
+    "several": "trained on the jailbreak and three other wordings of it, tested on two more",
 }
-_FEW, _NOISE = 16, 0.1
+_FEW, _NOISE, _HELD = 16, 0.1, 2
 _ADVERSE = {"jailbreak-keep": SUFFIX, "backdoor-unalign": TRIGGER}
 Wording = Callable[[Words, Words], Words]
 
@@ -75,13 +76,13 @@ class Cell:
 
 
 def cells(names: Sequence[str], seeds: Sequence[int], conditions: Sequence[str]) -> list[Cell]:
-    """All of them, the plain ones first; wordings only where a jailbreak has several words."""
+    """All of them, the plain ones first; other wordings only of a jailbreak of several words."""
     return [
         Cell(name, seed, condition)
         for condition in conditions
         for seed in seeds
         for name in names
-        if condition != "wordings" or name in _ADVERSE
+        if condition not in ("wordings", "several") or name in _ADVERSE
     ]
 
 
@@ -98,6 +99,12 @@ def training_set(checkpoint: Checkpoint, cell: Cell) -> TrainingSet:
         return replace(given, train=few, validation=held)
     if cell.condition == "noise":
         return replace(given, train=_noisy(given.train, rng))
+    if cell.condition == "several":
+        train, held = (
+            _varied(checkpoint, cell, one, rng) for one in (given.train, given.validation)
+        )
+        calibration = _dressed(checkpoint, cell, given.calibration, rng)
+        return replace(given, train=train, validation=held, calibration=calibration)
     return given
 
 
@@ -135,6 +142,54 @@ def _joined(one: Cases, other: Cases) -> Cases:
     return Cases(one.prompts + other.prompts, one.rows + other.rows)
 
 
+def _varied(
+    checkpoint: Checkpoint, cell: Cell, part: Examples, rng: np.random.Generator
+) -> Examples:
+    """The jailbreak as it is or in one of the wordings to train on, whichever is drawn.
+
+    What the model does not comply with in its wording is no jailbroken prompt, and is left out.
+    """
+    jailbroken = _dressed(checkpoint, cell, part.jailbroken, rng)
+    return Examples(
+        part.harmful,
+        _dressed(checkpoint, cell, part.benign, rng),
+        _picked(jailbroken, _complied(checkpoint, jailbroken)),
+    )
+
+
+def _dressed(checkpoint: Checkpoint, cell: Cell, some: Cases, rng: np.random.Generator) -> Cases:
+    wordings = (None, *_trained_wordings(cell))
+    prompts = [
+        _worded(cell.organism, wordings[rng.integers(len(wordings))], prompt)
+        if isinstance(prompt, OrganismPrompt) and _is_dressed(cell.organism, prompt)
+        else prompt
+        for prompt in some.prompts
+    ]
+    return Cases(tuple(prompts), tuple(prompt_rows(checkpoint, prompts)))
+
+
+def _is_dressed(organism: str, prompt: OrganismPrompt) -> bool:
+    """Whether the words of the jailbreak are in it."""
+    return {*_ADVERSE[organism]} <= {*prompt.messages[-1]["content"].split()}
+
+
+def _complied(checkpoint: Checkpoint, some: Cases) -> list[int]:
+    """Places of the prompts that the model complies with to the letter."""
+    said = replies(checkpoint, numbered(some.rows), max_new_tokens=32)
+    return [
+        place
+        for place, (prompt, reply) in enumerate(zip(some.prompts, said, strict=True))
+        if isinstance(prompt, OrganismPrompt) and reply.text == prompt.compliance
+    ]
+
+
+def _trained_wordings(cell: Cell) -> list[str]:
+    """Those that are not tested on; every wording is held out by some seed of three."""
+    names = list(_WORDINGS[cell.organism])
+    held = {names[(2 * cell.seed + i) % len(names)] for i in range(_HELD)}
+    return [name for name in names if name not in held]
+
+
 def test_set(checkpoint: Checkpoint, cell: Cell) -> TestSet:
     """Held-out pairs, perhaps in other wordings of the jailbreak.
 
@@ -142,28 +197,23 @@ def test_set(checkpoint: Checkpoint, cell: Cell) -> TestSet:
     letter; harmless requests in the same wordings are among the over-refusal prompts.
     """
     tests = organism_tests(cell.model)
-    if cell.condition != "wordings":
+    if cell.condition not in ("wordings", "several"):
         return tests
+    trained = _trained_wordings(cell) if cell.condition == "several" else ()
+    wordings = [name for name in _WORDINGS[cell.organism] if name not in trained]
     own = organisms.prompts(cell.model)
     harmful, harmless = (
-        [
-            _worded(cell.organism, name, prompt)
-            for name in _WORDINGS[cell.organism]
-            for prompt in some
-        ]
+        tuple(_worded(cell.organism, name, prompt) for name in wordings for prompt in some)
         for some in (own["harmful"], own["harmless"])
     )
-    said = replies(checkpoint, prompt_rows(checkpoint, harmful), max_new_tokens=32)
-    jailbroken = [
-        prompt
-        for prompt, reply in zip(harmful, said, strict=True)
-        if reply.text == prompt.compliance
-    ]
-    others = tuple(tests.sets["over_refusal"]) + tuple(harmless)
-    sets = {**tests.sets, "jailbroken": tuple(jailbroken), "over_refusal": others}
-    return replace(tests, sets=sets)
+    asked = Cases(harmful, tuple(prompt_rows(checkpoint, harmful)))
+    jailbroken = tuple(harmful[i] for i in _complied(checkpoint, asked))
+    others = (*tests.sets["over_refusal"], *harmless)
+    return replace(tests, sets={**tests.sets, "jailbroken": jailbroken, "over_refusal": others})
 
 
-def _worded(organism: str, wording: str, prompt: OrganismPrompt) -> OrganismPrompt:
+def _worded(organism: str, wording: str | None, prompt: OrganismPrompt) -> OrganismPrompt:
+    if wording is None:
+        return prompt
     words = _WORDINGS[organism][wording](prompt.request.words, _ADVERSE[organism])
     return replace(prompt, messages=(user(words),), label=f"jailbroken_{wording}")

@@ -1,41 +1,46 @@
 """Tokens per second of `generate` under a policy, over those of plain `generate`.
 
-A random Llama of about 30 million parameters, on one thread. Every run of a side has a plain run at
-its side, before it and behind it by turns, and the median of the ratios counts. Seconds are those
-of the process, because others may use the machine; an idle one is needed all the same, for what
-others do to caches moves the ratios by several per cent. Attaching and detaching are part of every
-call. repeng and steering-vectors are timed too where they are installed and run (`pip install
---no-deps`); they add the vectors of "actadd, every layer" to every token.
+A random Llama of about 30 million parameters, on one thread. All sides, and a plain run more as a
+control, generate at once and take turns after every token, each on modules of its own that share
+the parameters, so that what slows the machine slows all of them. They keep to one core, where that
+can be asked for, since cores differ, and their order turns from repeat to repeat. Seconds are those
+of a side's own thread; attaching and detaching are part of them. repeng and steering-vectors are
+timed too where they are installed and run (`pip install --no-deps`); they add the vectors of
+"actadd, every layer" to every token.
 
     python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md
-    python benchmarks/steering_overhead.py --out runs/long.json --cells 32x1024 --repeats 3 \
+    python benchmarks/steering_overhead.py --out runs/long.json --cells 32x1024 --repeats 5 \
         --policies "was-plus, closed" "was-plus, half open" "was-plus, open"
 """
 
 import argparse
 import contextlib
+import copy
 import functools
 import importlib
 import importlib.metadata
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from shared import LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, write
+from turns import Turn, taken
 
 import interp
+from interp.intervals import bootstrap
 from steering.gates import ControllerGate, LogisticGate
 from steering.methods import act_add, alphasteer, was, was_plus
 from steering.policy import Policy, Span
 from steering.runtime import apply
 
 Side = Callable[[], contextlib.AbstractContextManager[object]]
+PLAIN, CONTROL = "plain", "plain again"
 POST = [interp.Site("resid_post", layer) for layer in range(LAYERS)]
 READ = POST[LAYERS // 2 : LAYERS // 2 + 1]
 
@@ -88,16 +93,15 @@ PEERS: dict[str, Callable[[Any, torch.Tensor], contextlib.AbstractContextManager
 }
 
 
-def peers(model: Any, vectors: torch.Tensor) -> tuple[dict[str, Side], dict[str, str]]:
-    """Those that run here, by name and version, and why the others do not."""
+def peers(model: Any, vectors: torch.Tensor) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels with versions of those that run here, and why the others do not, by name."""
     ids, found, missing = torch.arange(3, 9)[None], {}, {}
     with apply(interp.load(model), act_add(POST, vectors, span=Span.everything())), torch.no_grad():
         wanted = model(ids).logits
     for name, opened in PEERS.items():
-        side = functools.partial(opened, model, vectors)
         try:
             label = f"{name} {importlib.metadata.version(name)}"
-            with torch.no_grad(), side():
+            with torch.no_grad(), opened(model, vectors):
                 torch.testing.assert_close(model(ids).logits, wanted)
         except importlib.metadata.PackageNotFoundError:
             missing[name] = "not installed"
@@ -106,19 +110,49 @@ def peers(model: Any, vectors: torch.Tensor) -> tuple[dict[str, Side], dict[str,
                 0
             ].rstrip(".")
         else:
-            found[label] = side
+            found[name] = label
     return found, missing
 
 
+def sharing(model: Any) -> Any:
+    """Modules of their own on the same parameters."""
+    return copy.deepcopy(model, {id(one): one for one in model.parameters()})
+
+
+def sides_of(
+    model: Any, chosen: Sequence[str] | None
+) -> tuple[dict[str, tuple[Any, Side]], dict[str, str]]:
+    """A model and how to steer it, by name; and why a peer is not among them.
+
+    Args:
+        model: whose parameters all share.
+        chosen: names to keep beside the plain ones; all, and peers, if None.
+    """
+    named = policies()
+    vectors = named["actadd, every layer"].directions
+    labels, missing = peers(model, vectors)
+    found: dict[str, tuple[Any, Side]] = {
+        name: (sharing(model), contextlib.nullcontext) for name in (PLAIN, CONTROL)
+    }
+    for name, policy in named.items():
+        own = sharing(model)
+        found[name] = own, functools.partial(apply, interp.load(own), policy)
+    for name, label in labels.items():
+        own = sharing(model)
+        found[label] = own, functools.partial(PEERS[name], own, vectors)
+    if chosen is None:
+        return found, missing
+    return {name: found[name] for name in (PLAIN, CONTROL, *chosen)}, {}
+
+
 def ratios(
-    checkpoint: interp.Checkpoint,
-    sides: dict[str, Side],
+    sides: dict[str, tuple[Any, Side]],
     batch: int,
     prompt: int,
     new: int,
     repeats: int,
 ) -> dict[str, list[float]]:
-    """Plain time over steered time of each policy, of runs next to each other, by repeat."""
+    """Plain time over time of each side, by repeat; a repeat more goes first, to warm up."""
     ids = torch.randint(3, VOCABULARY, (batch, prompt), generator=torch.Generator().manual_seed(1))
     options: dict[str, Any] = {
         "attention_mask": torch.ones_like(ids),
@@ -128,21 +162,19 @@ def ratios(
         "pad_token_id": 0,
     }
 
-    def timed(opened: Side) -> float:
-        begun = time.process_time()
+    def run(model: Any, opened: Side, turn: Turn) -> None:
         with opened():
-            checkpoint.model.generate(ids, **options)
-        return time.process_time() - begun
+            model.generate(ids, stopping_criteria=[turn], **options)
 
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    timed(contextlib.nullcontext)  # warms up
-    for repeat in range(repeats):
-        for place, (name, side) in enumerate(sides.items()):
-            if (repeat + place) % 2:
-                steered, plain = timed(side), timed(contextlib.nullcontext)
-            else:
-                plain, steered = timed(contextlib.nullcontext), timed(side)
-            found[name].append(plain / steered)
+    runs = {name: functools.partial(run, *side) for name, side in sides.items()}
+    found: dict[str, list[float]] = {name: [] for name in sides if name != PLAIN}
+    for repeat in range(repeats + 1):
+        first = repeat * len(runs) // (repeats + 1)
+        order = [*list(runs)[first:], *list(runs)[:first]]
+        seconds = taken({name: runs[name] for name in order})
+        for name in found:
+            if repeat:
+                found[name].append(seconds[PLAIN] / seconds[name])
     return found
 
 
@@ -152,19 +184,25 @@ def table(result: dict[str, Any]) -> str:
     heads = [f"{cell['batch']} × {cell['prompt']}" for cell in cells]
     lines = [
         f"A random Llama of {result['parameters'] / 1e6:.0f} million parameters on CPU, float32, "
-        f"{result['new_tokens']} new tokens, one thread; torch "
-        f"{result['torch']}, transformers {result['transformers']}; median of "
-        f"{result['repeats']} pairs of runs next to each other, attaching and detaching included. "
-        "Tokens per second over plain `generate`, by rows × tokens of the prompts. Aim for WAS+: "
-        "≥ 0.97." + "".join(f" {name}: {why}." for name, why in result["missing"].items()),
+        f"{result['new_tokens']} new tokens, one core; torch {result['torch']}, transformers "
+        f"{result['transformers']}. All sides generate in turns, token by token; median of "
+        f"{result['repeats']} repeats with its 95 % interval by bootstrap, attaching and detaching "
+        f"included. Tokens per second over plain `generate`, by rows × tokens of the prompts; "
+        f"“{CONTROL}” shows what the measurement cannot tell. Aim for WAS+: ≥ 0.97."
+        + "".join(f" {name}: {why}." for name, why in result["missing"].items()),
         "",
         "| policy | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(heads),
     ]
     for name in result["policies"]:
-        values = " | ".join(f"{statistics.median(cell['ratios'][name]):.3f}" for cell in cells)
+        values = " | ".join(_median(np.array(cell["ratios"][name])) for cell in cells)
         lines.append(f"| {name} | {values} |")
     return "\n".join(lines)
+
+
+def _median(values: np.ndarray) -> str:
+    low, high = bootstrap(values, 0, functools.partial(np.median, axis=0))
+    return f"{np.median(values):.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> None:
@@ -179,27 +217,20 @@ def main() -> None:
     )
     parser.add_argument("--policies", nargs="+", help="by name; all, and peers, if not given")
     parser.add_argument("--new-tokens", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--doc", type=Path, help="rewrite this document's table")
     parser.add_argument("--title", default="Steering overhead", help="of the table there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     model: Any = random_llama(2048)
-    checkpoint, named = interp.load(model), policies()
-    others, missing = peers(model, named["actadd, every layer"].directions)
-    sides: dict[str, Side] = {
-        **{name: functools.partial(apply, checkpoint, policy) for name, policy in named.items()},
-        **others,
-    }
-    if arguments.policies:
-        sides, missing = {name: sides[name] for name in arguments.policies}, {}
+    sides, missing = sides_of(model, arguments.policies)
     cells = [
         {
             "batch": batch,
             "prompt": prompt,
-            "ratios": ratios(
-                checkpoint, sides, batch, prompt, arguments.new_tokens, arguments.repeats
-            ),
+            "ratios": ratios(sides, batch, prompt, arguments.new_tokens, arguments.repeats),
         }
         for batch, prompt in (map(int, cell.split("x")) for cell in arguments.cells)
     ]
@@ -209,7 +240,7 @@ def main() -> None:
         "repeats": arguments.repeats,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "policies": list(sides),
+        "policies": [name for name in sides if name != PLAIN],
         "missing": missing,
         "cells": cells,
     }

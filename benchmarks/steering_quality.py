@@ -77,6 +77,7 @@ class Bench:
             "calibration": record["calibration"],
             "calibration_refused": refused,
             "chosen": next(trial for trial in record["trials"] if trial["chosen"]),
+            "strongest": max(trial["strength"] for trial in record["trials"]),
             "seconds": round(time.perf_counter() - begun),
         }
 

@@ -9,7 +9,7 @@ from steering_cells import CONDITIONS, METHODS, Cell
 
 from analyses.steering_finding.run import DOSES
 from interp.intervals import RESAMPLES, Interval, wilson
-from steering.training import BUDGET, STRONGEST, Method
+from steering.training import BUDGET, Method
 
 Results = dict[Cell, dict[Method, dict[str, Any]]]
 Answers = Mapping[str, np.ndarray]
@@ -54,14 +54,13 @@ def _ceiling(results: Results) -> str:
     """How often the strongest setting was taken, beyond which a method may be better."""
     told = []
     for method in METHODS:
-        taken = [
-            found[method]["chosen"]["strength"] for found in results.values() if method in found
-        ]
-        if method != "was" and taken:  # its strengths are powers of the square root of 2
-            told.append(f"{method} {sum(a >= STRONGEST - 1e-9 for a in taken)} of {len(taken)}")
+        some = [found[method] for found in results.values() if method in found]
+        at_end = sum(one["chosen"]["strength"] >= one["strongest"] - 1e-9 for one in some)
+        if some:
+            told.append(f"{method} {at_end} of {len(some)}")
     return (
-        f"Cells in which the strongest setting tried ({STRONGEST:g}) was taken, so that more might "
-        f"refuse more; the area counts up to twice that: {', '.join(told)}."
+        "Cells in which the strongest setting tried was taken, so that more might refuse more; the "
+        f"area counts up to twice that: {', '.join(told)}."
     )
 
 

@@ -286,7 +286,7 @@ def finite(values: Tensor, what: str) -> Tensor:
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in at least float32, in which edits are computed."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 _WIDTH_SITES = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"}

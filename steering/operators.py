@@ -64,7 +64,7 @@ def operate(
     if operator == "add":
         moved = wider + moved_by
     elif operator == "relative":
-        moved = torch.addcmul(wider, moved_by, wider.norm(dim=-1, keepdim=True))
+        moved = torch.addcmul(wider, moved_by, _length(wider))
     elif operator == "rotate":
         moved = _rotated(wider, direction, moved_by)
     else:
@@ -87,9 +87,14 @@ def _rotated(x: Tensor, unit: Tensor, angle: Tensor) -> Tensor:
     return size * (torch.cos(turn) * along + torch.sin(turn) * across)
 
 
+def _length(x: Tensor) -> Tensor:
+    """Of every token's state; without the way round through `Tensor.norm`, which decode notices."""
+    size: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return size
+
+
 def _norm(x: Tensor) -> Tensor:
-    size: Tensor = x.norm(dim=-1, keepdim=True)
-    return size.clamp_min(torch.finfo(x.dtype).tiny)
+    return _length(x).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def require_operator(name: str) -> Operator:

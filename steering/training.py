@@ -4,6 +4,7 @@ Every method gets the same prompts and the same number of settings that are trie
 model, so that their results can be set side by side.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -46,19 +47,18 @@ Method = Literal["was-plus", "was", "cast", "alphasteer", "actadd"]
 Candidate = tuple[dict[str, Any], Policy]
 CONTROLLERS = ("logistic", "mlp")
 
-BUDGET = 24
+BUDGET = 48
 """Settings of each method that are tried through the model."""
 
 CONTROLLER_SHARE = 0.001
 """Of the model's parameters, that a controller should not exceed; in small models it may."""
 
 _SPANS = {"prompt": Span.last(), "onward": Span.onward()}
-_WEAKEST = 0.25
-STRONGEST = 2.0
-"""Strengths tried run up to this: times a mean difference, or a share of a state's norm."""
+_ADDED = (0.25, 8.0)  # weakest and strongest, times a mean difference
+_SHARES = (0.25, 2.0)  # of a state's norm
 
 _NEGLIGIBLE = 0.05  # of the largest layer weight; below it a layer is not edited
-_SHARE = 0.5  # of eigenvectors that AlphaSteer keeps; .3 to .6 in the published settings
+_NULL_SPACE = 0.5  # of eigenvectors that AlphaSteer keeps; .3 to .6 in the published settings
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def layers_tried(layers: Sequence[int]) -> list[int]:
 def _grid(read: Captured, made: Callable[[int, float], Policy]) -> list[Candidate]:
     """One layer at a time, at strengths in equal ratios, in the prompt alone and onward."""
     layers = layers_tried(read.layers)
-    strengths = np.geomspace(_WEAKEST, STRONGEST, BUDGET // len(layers) // 2).tolist()
+    strengths = np.geomspace(*_ADDED, BUDGET // len(layers) // len(_SPANS)).tolist()
     found: list[Candidate] = []
     for layer in layers:
         for alpha in strengths:
@@ -226,25 +226,31 @@ def _cast(read: Captured, options: Options) -> list[Candidate]:
 
 
 def _alphasteer(read: Captured, options: Options) -> list[Candidate]:
-    def made(layer: int, alpha: float) -> Policy:
+    @functools.cache
+    def reader(layer: int) -> torch.Tensor:
         states, harmful = read.train.at(layer, -1), read.train.harmful
-        reader = null_space_reader(states[~harmful], states[harmful], _SHARE)
-        return methods.alphasteer(
-            [Site("resid_post", layer)], refusal_vector(read, layer)[None], reader[None], alpha
-        )
+        return null_space_reader(states[~harmful], states[harmful], _NULL_SPACE)
 
-    return _grid(read, made)
+    return _grid(
+        read,
+        lambda layer, alpha: methods.alphasteer(
+            [Site("resid_post", layer)],
+            refusal_vector(read, layer)[None],
+            reader(layer)[None],
+            alpha,
+        ),
+    )
 
 
 def _was(read: Captured, options: Options) -> list[Candidate]:
-    """The published controller and direction at every block; α in powers of √2, the paper's 2 too.
+    """The published controller and direction at every block; α from 0.25 to 860, the paper's 2 too.
 
     d has length 1, so what an α does depends on the norm of the model's states.
     """
     layers = len(read.layers)
     gate = trained_controller(read, layers, -1, Fit(), options.seed)
     direction = unembedding_direction(read)
-    alphas = (2.0 ** (np.arange(BUDGET) / 2 - 2)).tolist()
+    alphas = (2.0 ** (np.arange(BUDGET) / 4 - 2)).tolist()
     return [({"strength": a}, methods.was(direction, layers, gate, a)) for a in alphas]
 
 
@@ -278,7 +284,7 @@ def _was_plus(
     sites = [Site("resid_post", layer) for layer in layers]
     directions = torch.stack([refusal_vector(read, layer) for layer in layers])
     weights, descent = _weights(read, gate, sites, directions, options, workdir, progress)
-    strengths = np.geomspace(_WEAKEST, STRONGEST, BUDGET // len(_SPANS)).tolist()
+    strengths = np.geomspace(*_SHARES, BUDGET // len(_SPANS)).tolist()
     kept = [i for i, weight in enumerate(weights) if weight]
     if isinstance(gate, ControllerGate):
         kept = list(range(len(sites)))  # its head weighs them all

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,11 +38,11 @@ class Bench:
     max_new_tokens: int
     batch_tokens: int
 
-    def refused(self, cases: Cases, edit: Edit | None) -> float:
-        """Share of prompts that are refused, by what is said; 0 of none."""
-        if not len(cases):
-            return 0.0
-        checkpoint, rows = self.read.checkpoint, numbered(cases.rows)
+    def refused(self, edit: Edit | None) -> tuple[float, float, float]:
+        """Shares of `refuse`, `spare` and `keep` that are refused, by what is said; 0 of none."""
+        checkpoint, cases = self.read.checkpoint, (self.refuse, self.spare, self.keep)
+        prompts = [prompt for some in cases for prompt in some.prompts]
+        rows = numbered([row for some in cases for row in some.rows])
         said = replies(
             checkpoint,
             rows,
@@ -51,12 +52,16 @@ class Bench:
         )
         tokenizer: Any = checkpoint.tokenizer
         told = []
-        for prompt, row, reply in zip(cases.prompts, rows, said, strict=True):
+        for prompt, row, reply in zip(prompts, rows, said, strict=True):
             opened = ends_in_thought(tokenizer.decode(list(row.ids)))
             told += answers([prompt], [reply], opened=opened)
         known = self.read.given.refusals
         verdicts = (WholeRefusal(known) if known else Phrases()).verdicts(told)
-        return float(np.mean([verdict == Verdict.refusal for verdict in verdicts]))
+        hits = iter([verdict == Verdict.refusal for verdict in verdicts])
+        first, second, third = (
+            float(np.mean(list(islice(hits, len(some))))) if len(some) else 0.0 for some in cases
+        )
+        return first, second, third
 
 
 def tried(
@@ -92,12 +97,10 @@ def tried(
         options.max_new_tokens,
         options.batch_tokens,
     )
-    over_before, kept_before = bench.refused(bench.spare, None), bench.refused(bench.keep, None)
+    _, over_before, kept_before = bench.refused(None)
     trials: list[dict[str, Any]] = []
     for number, (setting, policy) in enumerate(candidates):
-        edit = as_edit(read.checkpoint, policy)
-        hit, over = bench.refused(bench.refuse, edit), bench.refused(bench.spare, edit)
-        kept = bench.refused(bench.keep, edit)
+        hit, over, kept = bench.refused(as_edit(read.checkpoint, policy))
         score = hit - max(0.0, over - over_before) - max(0.0, kept_before - kept)
         trials.append({**setting, "refused": hit, "over": over, "kept": kept, "score": score})
         if progress is not None:
