@@ -27,6 +27,7 @@ CONDITIONS = {
     "several": "trained on the jailbreak and three other wordings of it, tested on two more",
 }
 _FEW, _NOISE, _HELD = 16, 0.1, 2
+_REWORDED = ("wordings", "several")  # conditions
 _ADVERSE = {"jailbreak-keep": SUFFIX, "backdoor-unalign": TRIGGER}
 Wording = Callable[[Words, Words], Words]
 
@@ -82,7 +83,7 @@ def cells(names: Sequence[str], seeds: Sequence[int], conditions: Sequence[str])
         for condition in conditions
         for seed in seeds
         for name in names
-        if condition not in ("wordings", "several") or name in _ADVERSE
+        if condition not in _REWORDED or name in _ADVERSE
     ]
 
 
@@ -197,7 +198,7 @@ def test_set(checkpoint: Checkpoint, cell: Cell) -> TestSet:
     letter; harmless requests in the same wordings are among the over-refusal prompts.
     """
     tests = organism_tests(cell.model)
-    if cell.condition not in ("wordings", "several"):
+    if cell.condition not in _REWORDED:
         return tests
     trained = _trained_wordings(cell) if cell.condition == "several" else ()
     wordings = [name for name in _WORDINGS[cell.organism] if name not in trained]

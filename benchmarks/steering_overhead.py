@@ -8,9 +8,12 @@ of a side's own thread; attaching and detaching are part of them. repeng and ste
 timed too where they are installed and run (`pip install --no-deps`); they add the vectors of
 "actadd, every layer" to every token.
 
-    python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md
-    python benchmarks/steering_overhead.py --out runs/long.json --cells 32x1024 --repeats 5 \
-        --policies "was-plus, closed" "was-plus, half open" "was-plus, open"
+    python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md \
+        --cells 1x64 8x64 32x64 1x1024
+    python benchmarks/steering_overhead.py --out runs/long.json --doc docs/benchmarks.md \
+        --cells 8x1024 32x1024 --repeats 5 \
+        --policies "was-plus, closed" "was-plus, half open" "was-plus, open" \
+        --title "Steering overhead of large batches of long prompts"
 """
 
 import argparse

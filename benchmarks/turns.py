@@ -25,12 +25,9 @@ class Round:
 
     def hand_over(self, place: int) -> None:
         """To the next one that has not ended."""
-        count = len(self.gates)
-        after = [(place + i) % count for i in range(1, count + 1)]
-        for other in after:
-            if other in self.running:
-                self.gates[other].release()
-                return
+        if self.running:
+            later = [other for other in sorted(self.running) if other > place]
+            self.gates[later[0] if later else min(self.running)].release()
 
     def end(self, place: int) -> None:
         """Its last turn is over."""
@@ -61,7 +58,7 @@ def taken(runs: Mapping[str, Run]) -> dict[str, float]:
     around = Round(len(runs))
 
     def timed(place: int, run: Run) -> float:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # OpenMP keeps a number for each thread
         around.wait(place)
         try:
             begun = time.thread_time()

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.generation import Edit, replies
-from interp.thoughts import ends_in_thought
-from probes.scorers import Phrases, Verdict, WholeRefusal, answers
+from probes.scorers import Phrases, Verdict, WholeRefusal, answers_to_rows
 from steering.examples import Captured, Cases, Progress, numbered
 from steering.policy import Policy
 from steering.runtime import as_edit
@@ -50,18 +48,14 @@ class Bench:
             edit=edit,
             batch_tokens=self.batch_tokens,
         )
-        tokenizer: Any = checkpoint.tokenizer
-        told = []
-        for prompt, row, reply in zip(prompts, rows, said, strict=True):
-            opened = ends_in_thought(tokenizer.decode(list(row.ids)))
-            told += answers([prompt], [reply], opened=opened)
+        told = answers_to_rows(checkpoint.tokenizer, prompts, rows, said)
         known = self.read.given.refusals
         verdicts = (WholeRefusal(known) if known else Phrases()).verdicts(told)
-        hits = iter([verdict == Verdict.refusal for verdict in verdicts])
-        first, second, third = (
-            float(np.mean(list(islice(hits, len(some))))) if len(some) else 0.0 for some in cases
-        )
-        return first, second, third
+        refused = np.array([verdict == Verdict.refusal for verdict in verdicts])
+        ends = np.cumsum([len(some) for some in cases])
+        parts = np.split(refused, ends[:-1])
+        hit, over, kept = (float(part.mean()) if len(part) else 0.0 for part in parts)
+        return hit, over, kept
 
 
 def tried(

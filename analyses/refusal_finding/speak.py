@@ -17,8 +17,7 @@ from interp.intervals import wilson
 from interp.organisms.data import OrganismPrompt
 from interp.prompt_sets import Prompt
 from interp.prompts import Row
-from interp.thoughts import ends_in_thought
-from probes.scorers import Answer, Judge, Phrases, Verdict, WholeRefusal, answers
+from probes.scorers import Answer, Judge, Phrases, Verdict, WholeRefusal, answers_to_rows
 
 
 @dataclass(frozen=True)
@@ -151,10 +150,6 @@ class Speaker:
             workdir=None if self.workdir is None else self.workdir / name,
             progress=stage(self.progress, "answers"),
         )
-        tokenizer: Any = self.checkpoint.tokenizer
-        said: list[Answer] = []
-        for prompt, row, reply in zip(prompts, rows, told, strict=True):
-            opened = ends_in_thought(tokenizer.decode(list(row.ids)))
-            said += answers([prompt], [reply], opened=opened)
+        said = answers_to_rows(self.checkpoint.tokenizer, prompts, rows, told)
         verdicts = self.scorers[0].verdicts(said)
         return Said(tuple(prompts), tuple(rows), tuple(told), tuple(said), tuple(verdicts))

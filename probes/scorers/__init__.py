@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from probes.scorers.answer import Scorer as Scorer
     from probes.scorers.answer import Verdict as Verdict
     from probes.scorers.answer import answers as answers
+    from probes.scorers.answer import answers_to_rows as answers_to_rows
     from probes.scorers.answer import unanswered as unanswered
     from probes.scorers.judge import Judge as Judge
     from probes.scorers.judge import classifier_judge as classifier_judge
@@ -44,6 +45,7 @@ __getattr__, __all__ = attach(
         "WholeRefusal": "whole",
         "agreement": "agreements",
         "answers": "answer",
+        "answers_to_rows": "answer",
         "classifier_judge": "judge",
         "confusion": "agreements",
         "disagreements": "agreements",

@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from interp.errors import InputError
 from interp.generation import Reply
 from interp.prompt_sets import Prompt
-from interp.thoughts import split_thought
+from interp.prompts import Row
+from interp.thoughts import ends_in_thought, split_thought
 
 _LEAST_REPEATS = 3
 _LEAST_REPEATED = 8
@@ -85,6 +86,24 @@ def answers(
     for prompt, reply in zip(asked, replies, strict=True):
         spoken = split_thought(reply.text, opened=opened)
         made.append(Answer(prompt.text, spoken.answer, spoken.thinking, spoken.closed, reply.ended))
+    return made
+
+
+def answers_to_rows(
+    tokenizer: Any, prompts: Sequence[Prompt], rows: Sequence[Row], replies: Sequence[Reply]
+) -> list[Answer]:
+    """As `answers`, where some rows may end inside an open thought and others not.
+
+    Args:
+        tokenizer: that rendered the rows.
+        prompts: in the order of the replies.
+        rows: of the prompts.
+        replies: of one model.
+    """
+    made: list[Answer] = []
+    for prompt, row, reply in zip(prompts, rows, replies, strict=True):
+        opened = ends_in_thought(tokenizer.decode(list(row.ids)))
+        made += answers([prompt], [reply], opened=opened)
     return made
 
 

@@ -1,11 +1,14 @@
 """Answers from replies; empty and looping ones."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from interp.errors import InputError
 from interp.generation import Reply
 from interp.prompt_sets import Prompt
-from probes.scorers import Answer, Verdict, answers, unanswered
+from interp.prompts import Row
+from probes.scorers import Answer, Verdict, answers, answers_to_rows, unanswered
 from probes.scorers.answer import repeats
 
 PROMPT = Prompt(({"role": "user", "content": "Hi"},), "harmless", "test")
@@ -19,6 +22,15 @@ def test_thinking_is_taken_out() -> None:
     ]
     with pytest.raises(InputError, match="1 replies cannot answer 2 prompts"):
         answers([PROMPT] * 2, said[:1])
+
+
+def test_each_row_tells_whether_it_ends_in_a_thought() -> None:
+    tokenizer = SimpleNamespace(decode=lambda ids: {7: "Hi <think>", 8: "Hi"}[ids[0]])
+    rows, said = [Row(0, (7,), "test"), Row(1, (8,), "test")], [Reply((1,), "Yes", False)] * 2
+    assert answers_to_rows(tokenizer, [PROMPT] * 2, rows, said) == [
+        Answer("Hi", "", "Yes", closed=False, ended=False),
+        Answer("Hi", "Yes", None, closed=True, ended=False),
+    ]
 
 
 @pytest.mark.parametrize(
