@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.errors import InputError, first_line
+from interp.errors import InputError
 from interp.ranking import area
-from interp.sources import csv_table, from_data_set, json_lines
+from interp.sources import csv_table, read_table
 
 Message = Mapping[str, Any]
 _COLUMNS = ("text", "prompt", "instruction", "goal", "forbidden_prompt", "behavior", "question")
-_SUFFIXES = (".csv", ".jsonl", ".json", ".parquet", ".txt")
 _MARKS = " \t\n.,;:!?…\"'”’)"
 
 
@@ -344,40 +343,6 @@ def _matched(prompts: PromptSet, positive: str, negative: str) -> set[int]:
         both = min(len(ones), len(others))
         keep |= {*ones[:both], *others[:both]}
     return keep
-
-
-def read_table(name: str) -> pd.DataFrame:
-    """All columns of a file or data set of prompts, a row a prompt.
-
-    Raises:
-        InputError: it is missing or malformed.
-    """
-    path = Path(name)
-    if not path.exists() and path.suffix not in _SUFFIXES:
-        return from_data_set(name, lambda loaded: loaded.to_pandas())
-    if not path.exists():
-        raise InputError(f"{name} does not exist.")
-    if path.suffix not in _SUFFIXES:
-        raise InputError(f"{name}: prompts come as {', '.join(_SUFFIXES)}, not {path.suffix!r}.")
-    try:
-        return _parsed(path)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(
-            f"{name} is not readable as {path.suffix} prompts ({first_line(error)})."
-        ) from error
-
-
-def _parsed(path: Path) -> pd.DataFrame:
-    if path.suffix == ".csv":
-        return csv_table(path)
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".jsonl":
-        return pd.DataFrame(json_lines(text))
-    if path.suffix == ".json":
-        return pd.DataFrame({"text": json.loads(text)})
-    return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]})
 
 
 def _messages(table: pd.DataFrame, name: str) -> list[tuple[Message, ...]]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Read = TypeVar("Read")
+_SUFFIXES = (".csv", ".jsonl", ".json", ".parquet", ".txt")
 
 
 def csv_table(path: Path) -> "pd.DataFrame":
@@ -54,3 +55,39 @@ def from_data_set(source: str, read: Callable[[Any], Read], kind: str = "data se
         raise InputError(
             f"{source} is neither a file nor a {kind} that can be loaded ({first_line(error)})."
         ) from error
+
+
+def read_table(name: str) -> "pd.DataFrame":
+    """All columns of a file or data set of prompts, a row a prompt.
+
+    Raises:
+        InputError: it is missing or malformed.
+    """
+    path = Path(name)
+    if not path.exists() and path.suffix not in _SUFFIXES:
+        return from_data_set(name, lambda loaded: loaded.to_pandas())
+    if not path.exists():
+        raise InputError(f"{name} does not exist.")
+    if path.suffix not in _SUFFIXES:
+        raise InputError(f"{name}: prompts come as {', '.join(_SUFFIXES)}, not {path.suffix!r}.")
+    try:
+        return _parsed(path)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(
+            f"{name} is not readable as {path.suffix} prompts ({first_line(error)})."
+        ) from error
+
+
+def _parsed(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if path.suffix == ".csv":
+        return csv_table(path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".jsonl":
+        return pd.DataFrame(json_lines(text))
+    if path.suffix == ".json":
+        return pd.DataFrame({"text": json.loads(text)})
+    return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]})

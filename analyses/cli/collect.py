@@ -51,7 +51,8 @@ def collect(
 ) -> None:
     """Keep activations of prompts, for `mechguard probe`. A stopped run goes on where it was."""
     from interp.errors import InputError
-    from interp.prompt_sets import PromptSet, read_prompts, read_table
+    from interp.prompt_sets import PromptSet, read_prompts
+    from interp.sources import read_table
     from probes.collecting import parse_site, plan_collection
     from probes.stored import collect as run
 
