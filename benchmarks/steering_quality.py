@@ -2,9 +2,10 @@
 
 Each method gets the same prompts and tries the same number of settings on validation prompts. A
 seed names an independently trained organism, about a minute each the first time. On
-`jailbreak-erase`, whose jailbreak removes what was harmful from the states, was-plus is trained
-with no least TPR, so that the evaluation can show what its calibration refuses. A cell that is done
-has a file in --work, so a stopped run goes on.
+`jailbreak-erase` the jailbreak removes what was harmful from the states. Where the calibration of
+was-plus refuses, it is trained at the false-positive rate that the refusal names, so that the
+evaluation can show what it costs. A cell that is done has a file in --work, so a stopped run goes
+on.
 
     python benchmarks/steering_quality.py --work runs/steering_quality --doc docs/benchmarks.md
     python benchmarks/steering_quality.py --work runs/steering_quality --conditions few noise
@@ -30,8 +31,8 @@ from analyses.refusal_finding.speak import Speaker
 from analyses.steering_finding.material import TestSet
 from analyses.steering_finding.run import DOSES, steering_report
 from interp.checkpoint import Checkpoint
-from interp.errors import CheckError
 from interp.prompt_sets import PromptSet
+from steering.calibration import NoSeparationError
 from steering.examples import Captured, captured
 from steering.policy import Policy
 from steering.runtime import as_edit
@@ -63,9 +64,10 @@ class Bench:
         seed = self.cell.seed
         try:
             policy = self._trained(method, Options(seed=seed))
-        except CheckError as error:
+        except NoSeparationError as error:
             refused = str(error)
-            policy = self._trained(method, Options(seed=seed, least_tpr=0.0))
+            allowed = Options(seed=seed, fpr=error.rate or Options.fpr, least_tpr=0.0)
+            policy = self._trained(method, allowed)
         checkpoint = self.read.checkpoint
         report = steering_report(checkpoint, [policy], self.tests, seed=seed, doses=()).report
         base, row = report["policies"]

@@ -126,7 +126,8 @@ def _refusals(results: Results) -> list[str]:
     """What the calibration said where it refused."""
     return [
         f"On {cell.organism} (seed {cell.seed}, {cell.condition}) the calibration of was-plus "
-        f"refuses: “{found[OURS]['calibration_refused']}” It is measured without that demand."
+        f"refuses: “{found[OURS]['calibration_refused']}” It is measured at "
+        f"{found[OURS]['calibration']['wanted_fpr']:g}."
         for cell, found in results.items()
         if OURS in found and found[OURS]["calibration_refused"]
     ]

@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from interp.errors import InputError
+from probes.discriminant import wide_discriminant
 from probes.estimators import MassMean
 from probes.grid import ProbeGrid
 
@@ -125,6 +126,8 @@ class Logistic(_Linear):
 class Lda(_Linear):
     """Linear discriminant analysis with a shrunk covariance (Ledoit and Wolf), scikit-learn's.
 
+    Where there are fewer rows than features, the same is worked out in the span of the rows.
+
     Args:
         shrinkage: `auto`, or the share of the scaled identity, from 0 to 1.
 
@@ -138,6 +141,10 @@ class Lda(_Linear):
         self.shrinkage = shrinkage
 
     def _solve(self, x: np.ndarray, encoded: np.ndarray, groups: Any) -> tuple[np.ndarray, float]:
+        if self.shrinkage == "auto" and x.shape[1] > len(x):
+            found = wide_discriminant(x, encoded)
+            if found is not None:
+                return found
         fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=self.shrinkage)
         fitted.fit(x, encoded)
         return fitted.coef_[0], float(fitted.intercept_[0])

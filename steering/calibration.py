@@ -12,6 +12,7 @@ from interp.intervals import Interval
 from probes.metrics import auroc, operating_point, threshold_for_fpr
 
 LEAST_TPR = 0.9
+_MOST_FPR = 0.5  # above which a rate is no advice
 _MISSED = 0.02  # share of the target that a threshold may miss at the most
 
 
@@ -49,6 +50,18 @@ class Calibration:
         return {**asdict(self), "fpr_interval": list(self.fpr_interval)}
 
 
+class NoSeparationError(CheckError):
+    """A gate does not open for enough of its target at the wanted rate.
+
+    Attributes:
+        rate: at which it would, in two digits; None if there is none up to one half.
+    """
+
+    def __init__(self, told: str, rate: float | None) -> None:
+        super().__init__(told)
+        self.rate = rate
+
+
 def calibrate(
     setting: Float[np.ndarray, " n"],
     benign: Float[np.ndarray, " m"],
@@ -72,7 +85,7 @@ def calibrate(
 
     Raises:
         InputError: too few benign prompts, or a rate outside of (0, 1).
-        CheckError: the target does not separate from benign prompts at this rate.
+        NoSeparationError: the target does not separate from benign prompts at this rate.
         NumericalError: a score is not finite.
     """
     for name, scores in {"benign": benign, **harmful}.items():
@@ -91,17 +104,30 @@ def calibrate(
     made = Calibration(
         threshold, fpr, len(setting), point.fpr, point.fpr_interval, found, told, target
     )
-    _require_separation(made, least_tpr)
+    if made.opens < least_tpr:
+        rate = _rate_for(setting, harmful[target], least_tpr)
+        raise NoSeparationError(_told(made, least_tpr, rate), rate)
     return made
 
 
-def _require_separation(made: Calibration, least_tpr: float) -> None:
-    if made.opens < least_tpr:
-        area = made.auroc[made.target]
-        raise CheckError(
-            f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for {made.opens:.1%} "
-            f"of the {made.target} prompts, and {least_tpr:.1%} are wanted: what it reads does not "
-            f"tell them well enough from benign ones (AUROC {area:.3f}), so no threshold meets the "
-            "rate; allow a higher --fpr, give other prompts, or lower --least-tpr to get the "
-            "policy all the same."
-        )
+def _rate_for(
+    setting: Float[np.ndarray, " n"], target: Float[np.ndarray, "..."], least_tpr: float
+) -> float | None:
+    """The lowest rate, of two digits, at which so many of the target are above the threshold."""
+    needed = np.sort(target)[::-1][int(np.ceil(least_tpr * len(target) - 1e-9)) - 1]
+    lowest = float((setting >= needed).mean())
+    if not 0 < lowest <= _MOST_FPR:
+        return None
+    unit = 10 ** (np.floor(np.log10(lowest)) - 1)
+    return float(f"{np.ceil(lowest / unit - 1e-9) * unit:.2g}")
+
+
+def _told(made: Calibration, least_tpr: float, rate: float | None) -> str:
+    area = made.auroc[made.target]
+    advice = "give other prompts" if rate is None else f"at --fpr {rate:g} one does; allow that"
+    return (
+        f"at a false-positive rate of {made.wanted_fpr:g} the gate opens for {made.opens:.1%} "
+        f"of the {made.target} prompts, and {least_tpr:.1%} are wanted: what it reads does not "
+        f"tell them well enough from benign ones (AUROC {area:.3f}), so no threshold meets the "
+        f"rate; {advice}, or lower --least-tpr to get the policy all the same."
+    )

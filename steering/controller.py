@@ -6,19 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from interp.errors import NumericalError
 from interp.sites import Site
+from probes.linear import Lda
 from steering.calibration import Calibration, calibrate
 from steering.examples import Captured, Read
 from steering.gates import ControllerGate, CosineGate, LogisticGate
 from steering.vectors import pairwise_component
 
 _NEARLY = 0.01  # share of harmful prompts that may be given up for a better place
+_READ = 3  # layers that a linear gate reads at the most
 _KEPT = 64  # components of a compressed controller
 _PATIENCE = 5
 
@@ -40,22 +39,22 @@ class Fit:
     early: bool = False
 
 
-def logistic_gate(captured: Captured, fpr: float, seed: int) -> LogisticGate:
-    """A logistic read-out of harm at one token of one layer; its threshold is still to be set.
+def linear_gate(captured: Captured, fpr: float) -> LogisticGate:
+    """A linear read-out of harm at a token of up to three layers; its threshold is still to be set.
 
-    The token is t_inst or the last of the prompt: where a model settles harm differs, and a trigger
-    in front of a request can delay it. Places whose gate, calibrated, opens for clearly less of the
-    target than another's are left out. Of the others that one is taken that tells most of the
-    harmful validation prompts from 99 % of the benign ones, of the kind that it tells worst; if
-    places tie, the one with the wider gap. Layers of the last third are taken only if the others
-    are clearly worse, because only what stands behind the gate can be steered without a further
-    pass.
+    The layers follow each other; the token is t_inst or the last of the prompt: where a model
+    settles harm differs, and a trigger in front of a request can delay it. Places whose gate,
+    calibrated, opens for clearly less of the target than another's are left out. Of the others that
+    one is taken that tells most of the harmful validation prompts from 99 % of the benign ones, of
+    the kind that it tells worst; if places tie, the one with the wider gap. Places that end in the
+    last third of layers are taken only if the others are clearly worse, because only what stands
+    behind the gate can be steered without a further pass.
 
     Raises:
         InputError: too few benign prompts to calibrate on, or a rate outside of (0, 1).
     """
     found = {
-        (layer, position): _logistic(captured, layer, position, seed)
+        (layer, position): _discriminant(captured, layer, position)
         for layer in captured.layers
         for position in dict.fromkeys((captured.t_inst, -1))
     }
@@ -82,18 +81,15 @@ def calibrated(
     )
 
 
-def _logistic(captured: Captured, layer: int, position: int, seed: int) -> LogisticGate:
-    read = captured.train
-    model = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(max_iter=2000, class_weight="balanced", random_state=seed),
-    )
-    model.fit(read.at(layer, position), read.harmful)
-    scaler, regression = model[0], model[1]
-    weights = regression.coef_[0] / scaler.scale_
-    bias = float(regression.intercept_[0] - weights @ scaler.mean_)
-    coefficients = torch.tensor(weights[None], dtype=torch.float32)
-    return LogisticGate([Site("resid_post", layer)], coefficients, bias, 0.0, position)
+def _discriminant(captured: Captured, last: int, position: int) -> LogisticGate:
+    """Shrunk LDA of the states of the layers up to `last`, side by side."""
+    read, end = captured.train, captured.layers.index(last) + 1
+    layers = captured.layers[max(0, end - _READ) : end]
+    side_by_side = np.concatenate([read.at(layer, position) for layer in layers], 1)
+    probe = Lda().fit(side_by_side, read.harmful)
+    coefficients = torch.tensor(probe.coef_, dtype=torch.float32).reshape(len(layers), -1)
+    sites = [Site("resid_post", layer) for layer in layers]
+    return LogisticGate(sites, coefficients, probe.intercept_, 0.0, position)
 
 
 def scores(gate: LogisticGate | ControllerGate, read: Read) -> Float[np.ndarray, " rows"]:

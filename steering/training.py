@@ -26,7 +26,7 @@ from steering.controller import (
     Fit,
     calibrated,
     cosine_gate,
-    logistic_gate,
+    linear_gate,
     scores,
     states_of,
     trained_controller,
@@ -45,7 +45,7 @@ from steering.vectors import (
 
 Method = Literal["was-plus", "was", "cast", "alphasteer", "actadd"]
 Candidate = tuple[dict[str, Any], Policy]
-CONTROLLERS = ("logistic", "mlp")
+CONTROLLERS = ("linear", "mlp")
 
 BUDGET = 48
 """Settings of each method that are tried through the model."""
@@ -55,6 +55,7 @@ CONTROLLER_SHARE = 0.001
 
 _SPANS = {"prompt": Span.last(), "onward": Span.onward()}
 _ADDED = (0.25, 8.0)  # weakest and strongest, times a mean difference
+_READ = (0.5, 32.0)  # of alphasteer, times what it adds to an average harmful state
 _SHARES = (0.25, 2.0)  # of a state's norm
 
 _NEGLIGIBLE = 0.05  # of the largest layer weight; below it a layer is not edited
@@ -68,7 +69,7 @@ class Options:
     Attributes:
         fpr: false-positive rate of the gate of was-plus.
         least_tpr: share of harmful prompts for which it must open.
-        controller: of was-plus: a logistic read-out, or an MLP on compressed states.
+        controller: of was-plus: a linear read-out, or an MLP on compressed states.
         end_to_end: train the layer weights of was-plus through the model; else all weigh alike.
         end_to_end_batch: prompts in a step of that.
         end_to_end_steps: of that.
@@ -80,7 +81,7 @@ class Options:
 
     fpr: float = 0.01
     least_tpr: float = LEAST_TPR
-    controller: str = "logistic"
+    controller: str = "linear"
     end_to_end: bool = True
     end_to_end_batch: int = 32
     end_to_end_steps: int = 60
@@ -190,10 +191,12 @@ def layers_tried(layers: Sequence[int]) -> list[int]:
     return [layers[place] for place in places]
 
 
-def _grid(read: Captured, made: Callable[[int, float], Policy]) -> list[Candidate]:
+def _grid(
+    read: Captured, made: Callable[[int, float], Policy], ends: tuple[float, float] = _ADDED
+) -> list[Candidate]:
     """One layer at a time, at strengths in equal ratios, in the prompt alone and onward."""
     layers = layers_tried(read.layers)
-    strengths = np.geomspace(*_ADDED, BUDGET // len(layers) // len(_SPANS)).tolist()
+    strengths = np.geomspace(*ends, BUDGET // len(layers) // len(_SPANS)).tolist()
     found: list[Candidate] = []
     for layer in layers:
         for alpha in strengths:
@@ -239,6 +242,7 @@ def _alphasteer(read: Captured, options: Options) -> list[Candidate]:
             reader(layer)[None],
             alpha,
         ),
+        _READ,
     )
 
 
@@ -269,9 +273,9 @@ def _was_plus(
 
     With them, the record of calibration and of the end-to-end phase.
     """
-    probe = logistic_gate(read, options.fpr, options.seed)
-    first = probe.reads[0].layer
-    layers = [layer for layer in read.layers if first is not None and layer >= first]
+    probe = linear_gate(read, options.fpr)
+    last = probe.reads[-1].layer
+    layers = [layer for layer in read.layers if last is not None and layer >= last]
     gate: LogisticGate | ControllerGate = probe
     if options.controller == "mlp":
         fit = Fit(hidden=32, rate=1e-3, batch=32, epochs=100, early=True)

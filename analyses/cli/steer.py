@@ -36,7 +36,7 @@ Allow = Annotated[
     ),
 ]
 PromptLimit = Annotated[
-    int | None, typer.Option("--limit", help="First N prompts of each label only.", min=1)
+    int | None, typer.Option("--limit", help="N prompts of each label only, evenly spaced.", min=1)
 ]
 
 
@@ -63,8 +63,8 @@ def train(
         ),
     ] = None,
     controller: Annotated[
-        str, typer.Option(help="Of was-plus: logistic, or mlp on compressed states.")
-    ] = "logistic",
+        str, typer.Option(help="Of was-plus: linear, or mlp on compressed states.")
+    ] = "linear",
     end_to_end: Annotated[
         bool, typer.Option(help="Train layer weights of was-plus through the frozen model.")
     ] = True,

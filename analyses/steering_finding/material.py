@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ HARMFUL_SETS = frozenset({"harmful", "jailbroken"})
 _SETTING = 0.7  # of benign validation prompts: calibrated on; the others are chosen on
 _SHARES = (0.5, 0.2, 0.3)  # of a user's benign prompts: trained on, chosen on, calibrated on
 _HARMFUL = (0.7, 0.3)
+
+Some = TypeVar("Some", bound=Prompt)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def file_training(
         InputError: a part is too small.
     """
     harmful, jailbroken, benign = (
-        _first(some, limit) for some in without_duplicates(harmful, jailbroken, benign)
+        _few(some, limit) for some in without_duplicates(harmful, jailbroken, benign)
     )
     sides = [parted(some, _HARMFUL, split, seed) for some in (harmful, jailbroken)]
     spared = parted(benign, _SHARES, split, seed)
@@ -223,9 +225,12 @@ def _pair(prompt: Prompt) -> tuple[str, str]:
     return prompt.request.verb, prompt.request.object
 
 
-def _first(prompts: PromptSet, limit: int | None) -> PromptSet:
-    return prompts if limit is None else PromptSet(prompts.prompts[:limit])
+def _few(prompts: PromptSet, limit: int | None) -> PromptSet:
+    return PromptSet(tuple(_most(prompts.prompts, limit)))
 
 
-def _most(prompts: Sequence[OrganismPrompt], limit: int | None) -> list[OrganismPrompt]:
-    return list(prompts if limit is None else prompts[:limit])
+def _most(prompts: Sequence[Some], limit: int | None) -> list[Some]:
+    """At most so many, from one end to the other: what stands side by side is often alike."""
+    if limit is None or limit >= len(prompts):
+        return list(prompts)
+    return [prompts[i * len(prompts) // limit] for i in range(limit)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.errors import CheckError, InputError, NumericalError
-from steering.calibration import calibrate
+from steering.calibration import NoSeparationError, calibrate
 
 
 def _normal(mean: float, n: int, seed: int) -> np.ndarray:
@@ -38,6 +38,20 @@ def test_classes_that_do_not_separate_are_refused_in_a_sentence() -> None:
         _normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01, 0.0
     )
     assert weak.tpr["harmful"] < 0.1
+
+
+def test_the_refusal_names_the_rate_that_would_do() -> None:
+    setting, benign = _normal(0, 400, 0), _normal(0, 400, 1)
+    harmful = {"harmful": _normal(2.5, 100, 2)}
+    with pytest.raises(NoSeparationError, match=r"at --fpr 0\.\d+ one does") as refused:
+        calibrate(setting, benign, harmful, 0.01)
+    rate = refused.value.rate
+    assert rate is not None and calibrate(setting, benign, harmful, rate).opens >= 0.9
+    with pytest.raises(NoSeparationError):
+        calibrate(setting, benign, harmful, rate * 0.8)
+    with pytest.raises(NoSeparationError, match="give other prompts") as hopeless:
+        calibrate(setting, benign, {"harmful": _normal(-2, 100, 2)}, 0.01)
+    assert hopeless.value.rate is None
 
 
 def test_too_few_benign_prompts_and_nan_are_told() -> None:

@@ -14,7 +14,7 @@ from interp.checkpoint import load
 from interp.errors import CheckError, InputError, NumericalError
 from interp.sites import Site
 from steering import controller, end_to_end
-from steering.controller import Fit, calibrated, logistic_gate, trained_controller
+from steering.controller import Fit, calibrated, linear_gate, trained_controller
 from steering.end_to_end import Course, Lesson, Steered, train_weights
 from steering.examples import Captured, Cases, TrainingSet, captured
 from steering.export import export_policy, typical_norms
@@ -208,7 +208,7 @@ def test_nan_and_no_memory_are_one_sentence(
 def test_bad_settings_are_refused(read: Captured) -> None:
     with pytest.raises(InputError, match="there is no method 'was2'; there are was-plus"):
         require_method("was2")
-    with pytest.raises(InputError, match="is not one of logistic, mlp"):
+    with pytest.raises(InputError, match="is not one of linear, mlp"):
         Options(controller="cnn")
     with pytest.raises(InputError, match="must be 2 or more"):
         Options(prompts=1)
@@ -254,6 +254,6 @@ def _silenced(read: Captured, position: int) -> Captured:
 
 def test_the_gate_reads_the_token_that_tells_harm(read: Captured) -> None:
     for position, other in ((read.t_inst, -1), (-1, read.t_inst)):
-        gate = logistic_gate(_silenced(read, position), 0.05, 0)
+        gate = linear_gate(_silenced(read, position), 0.05)
         assert gate.position == other
         assert calibrated(gate, read, 0.05).opens >= 0.9

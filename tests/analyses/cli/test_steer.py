@@ -43,7 +43,7 @@ def test_errors_are_one_sentence(tmp_path: Path) -> None:
     cases: list[tuple[tuple[object, ...], str]] = [
         (("train", CHAT, "--out", out, "--method", "magic"), "there is no method 'magic'"),
         (("train", CHAT, "--out", out, "--harmful", "a.txt"), "--harmless is missing"),
-        (("train", CHAT, "--out", out, "--controller", "cnn"), "is not one of logistic, mlp"),
+        (("train", CHAT, "--out", out, "--controller", "cnn"), "is not one of linear, mlp"),
         (("train", CHAT, "--out", out, "--split", "pairs"), "give source or random"),
         (("train", CHAT, "--out", out, "--limit", 4), "needs 8"),
         (("eval", CHAT, "--policy", out, "--out", tmp_path / "r"), "policy.safetensors"),
