@@ -45,7 +45,9 @@ from steering.runtime import apply
 Side = Callable[[], contextlib.AbstractContextManager[object]]
 PLAIN, CONTROL = "plain", "plain again"
 POST = [interp.Site("resid_post", layer) for layer in range(LAYERS)]
-READ = POST[LAYERS // 2 : LAYERS // 2 + 1]
+HALF = LAYERS // 2
+READ = POST[HALF - 2 : HALF + 1]
+"""Three layers, as many as the gate of was-plus reads at the most."""
 
 
 def policies() -> dict[str, Policy]:
@@ -55,16 +57,16 @@ def policies() -> dict[str, Policy]:
     def vectors(count: int) -> torch.Tensor:
         return torch.randn(count, WIDTH, generator=generator)
 
-    after = POST[LAYERS // 2 :]
-    gate = LogisticGate(READ, vectors(1))
+    after = POST[HALF:]
+    gate = LogisticGate(READ, vectors(len(READ)))
     controller = ControllerGate(POST[-3:], WIDTH, LAYERS).eval()
     plus = was_plus(after, vectors(len(after)), gate, 0.1)
     return {
-        "actadd, one layer": act_add(READ, vectors(1)),
+        "actadd, one layer": act_add(READ[-1:], vectors(1)),
         "actadd, every layer": act_add(POST, vectors(LAYERS)),
-        "was-plus, closed": replace(plus, gate=LogisticGate(READ, vectors(1), -1e6)),
+        "was-plus, closed": replace(plus, gate=LogisticGate(READ, vectors(len(READ)), -1e6)),
         "was-plus, half open": plus,
-        "was-plus, open": replace(plus, gate=LogisticGate(READ, vectors(1), 1e6)),
+        "was-plus, open": replace(plus, gate=LogisticGate(READ, vectors(len(READ)), 1e6)),
         "was": was(vectors(1)[0], LAYERS, controller),
         "alphasteer": alphasteer(after, vectors(len(after)), vectors(len(after)) * 0.01),
     }

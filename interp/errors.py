@@ -39,3 +39,12 @@ def first_line(error: BaseException) -> str:
     """The first line of another library's message, to quote inside a sentence of ours."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out.
+
+    On a GPU, in numpy, or in torch's allocator of the CPU, which raises a bare RuntimeError.
+    """
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's; it is not imported for this
+    return named or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

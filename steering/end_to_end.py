@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.checkpoint import Checkpoint
-from interp.errors import InputError, NumericalError
+from interp.errors import InputError, NumericalError, is_out_of_memory
 from interp.generation import left_padded
 from interp.prompts import Row
 from interp.sites import Site
@@ -236,7 +236,9 @@ def _require_finite(loss: float, step: int) -> None:
 def _enough_memory(batch: int) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise InputError(
             f"the end-to-end phase of {batch} prompts does not fit into memory; train with "
             "--end-to-end-batch 4 or less, or with --no-end-to-end."

@@ -25,10 +25,14 @@ from analyses.cli.sinks import sinks
 from analyses.cli.steer import app as steer
 from analyses.cli.traces import traces
 from analyses.cli.vector import app as vector
-from interp.errors import MechguardError
+from interp.errors import MechguardError, first_line, is_out_of_memory
 
 INTERRUPTED = 130
 _STOPPED = "interrupted; no result was written, and the same command goes on from where it was."
+_SMALLER = (
+    "load the model in fewer bits (--dtype bfloat16), give fewer or shorter prompts, or take a "
+    "device with more memory."
+)
 
 app = typer.Typer(
     name="mechguard",
@@ -77,6 +81,10 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             _fail(_STOPPED, INTERRUPTED)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(_fail(f"memory ran out ({first_line(error)}); {_SMALLER}", 2))
 
 
 def _fail(message: str, code: int) -> int:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from interp.errors import InputError, MechguardError
+from interp.errors import InputError, MechguardError, is_out_of_memory
 from interp.generation import ends, left_padded
 from steering.attachment import Attachment, Decision
 from steering.serve.requests import ChatRequest, RequestError
@@ -333,7 +333,7 @@ class _Feed(StoppingCriteria):  # type: ignore[misc]
 
 
 def _failure(error: Exception) -> RequestError:
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return RequestError("The batch did not fit into memory; try again later.", 503)
     if isinstance(error, MechguardError):
         return RequestError(str(error), 500)

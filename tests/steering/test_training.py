@@ -197,10 +197,17 @@ def test_nan_and_no_memory_are_one_sentence(
         _train(read, "was-plus")
 
     def full(*args: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("no memory")
+        return torch.empty(10**15)
 
     monkeypatch.setattr(end_to_end, "_loss", full)
     with pytest.raises(InputError, match="--end-to-end-batch 4 or less"):
+        _train(read, "was-plus")
+
+    def wrong(*args: Any) -> torch.Tensor:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(end_to_end, "_loss", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
         _train(read, "was-plus")
     assert all(p.requires_grad for p in read.checkpoint.model.parameters())
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from families import tiny
 from words import documents, save
 
@@ -62,6 +63,25 @@ def test_help_names_every_verb_and_the_exit_codes(run: Callable[..., Any]) -> No
         assert verb in result.out
         assert run(verb, "--help").code == 0
     assert "130 interrupted" in result.out
+
+
+def test_memory_that_ran_out_is_told_in_a_sentence(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        torch.empty(10**15)
+
+    monkeypatch.setattr("interp.checkpoint.load", full)
+    result = run("doctor", "any")
+    assert result.code == 2 and "Traceback" not in result.err
+    assert "memory ran out (" in result.err and "--dtype bfloat16" in result.err
+
+    def wrong(*_: Any, **__: Any) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("interp.checkpoint.load", wrong)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run("doctor", "any")
 
 
 def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
