@@ -33,8 +33,8 @@ for prompt, reply in zip(chosen, replies(checkpoint, rows, max_new_tokens=12), s
 
 # %% [markdown]
 # ## Training
-# Prompts are read once; a read-out of harm behind the instruction becomes the gate, its threshold
-# is set on benign prompts; 24 settings are tried through the model on validation prompts.
+# Prompts are read once; a read-out of harm near the end of the prompt becomes the gate, whose
+# threshold is set on benign prompts; 48 settings are tried through the model on validation prompts.
 
 # %%
 given = organism_training(checkpoint)
