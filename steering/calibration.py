@@ -11,7 +11,7 @@ from interp.errors import CheckError, NumericalError
 from interp.intervals import Interval
 from probes.metrics import auroc, operating_point, threshold_for_fpr
 
-LEAST_TPR = 0.9
+LEAST_TPR = 0.95
 _MOST_FPR = 0.5  # above which a rate is no advice
 _MISSED = 0.02  # share of the target that a threshold may miss at the most
 

@@ -44,11 +44,12 @@ def linear_gate(captured: Captured, fpr: float) -> LogisticGate:
 
     The layers follow each other; the token is t_inst or the last of the prompt: where a model
     settles harm differs, and a trigger in front of a request can delay it. Places whose gate,
-    calibrated, opens for clearly less of the target than another's are left out. Of the others that
-    one is taken that tells most of the harmful validation prompts from 99 % of the benign ones, of
-    the kind that it tells worst; if places tie, the one with the wider gap. Places that end in the
-    last third of layers are taken only if the others are clearly worse, because only what stands
-    behind the gate can be steered without a further pass.
+    calibrated, opens for clearly less of the target than another's are left out, and so are those
+    that tell clearly fewer of the harmful validation prompts from 99 % of the benign ones, of the
+    kind that they tell worst. Of the others the prompt's last token goes before t_inst, because it
+    is the template's, whereas the user's last word is for a jailbreak to choose. Then places go
+    before those that end in the last third of layers, because only what stands behind the gate can
+    be steered without a further pass; then the one with the widest gap is taken.
 
     Raises:
         InputError: too few benign prompts to calibrate on, or a rate outside of (0, 1).
@@ -60,11 +61,15 @@ def linear_gate(captured: Captured, fpr: float) -> LogisticGate:
     }
     opens = {place: calibrated(gate, captured, fpr).opens for place, gate in found.items()}
     left = [place for place in found if opens[place] >= max(opens.values()) - _NEARLY]
-    quality = {place: _quality(found[place], captured.validation) for place in left}
-    best = max(quality.values())[0]
-    low = [place for place in left if place[0] < -(-2 * len(captured.layers) // 3)]
-    fine = [place for place in low if quality[place][0] >= best - _NEARLY]
-    return found[max(fine or left, key=quality.__getitem__)]
+    told = {place: _told(found[place], captured.validation) for place in left}
+    best = max(share for share, _ in told.values())
+    deep = -(-2 * len(captured.layers) // 3)
+
+    def worth(place: tuple[int, int]) -> tuple[bool, bool, float]:
+        layer, position = place
+        return position == -1, captured.layers.index(layer) < deep, told[place][1]
+
+    return found[max((p for p in left if told[p][0] >= best - _NEARLY), key=worth)]
 
 
 def calibrated(
@@ -116,7 +121,7 @@ def harmful_scores(
     return {kind: values[read.kinds == kind] for kind in kinds}
 
 
-def _quality(gate: LogisticGate, read: Read) -> tuple[float, float]:
+def _told(gate: LogisticGate, read: Read) -> tuple[float, float]:
     """Share of harmful prompts above 99 % of the benign ones, and the gap; of the worst kind."""
     values = scores(gate, read)
     top = np.quantile(values[read.kinds == "benign"], 0.99)

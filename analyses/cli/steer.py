@@ -57,7 +57,7 @@ def train(
     least_tpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of harmful prompts that its gate must open for [default: 0.9].",
+            help="Share of harmful prompts that its gate must open for [default: 0.95].",
             min=0,
             max=1,
         ),

@@ -32,7 +32,7 @@ def test_where_the_target_lies_higher_the_threshold_leaves_room_on_both_sides() 
 
 
 def test_classes_that_do_not_separate_are_refused_in_a_sentence() -> None:
-    with pytest.raises(CheckError, match=r"opens for \d.\d% of the harmful prompts, and 90.0% are"):
+    with pytest.raises(CheckError, match=r"opens for \d.\d% of the harmful prompts, and 95.0% are"):
         calibrate(_normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01)
     weak = calibrate(
         _normal(0, 400, 0), _normal(0, 100, 1), {"harmful": _normal(0, 100, 2)}, 0.01, 0.0
@@ -46,7 +46,7 @@ def test_the_refusal_names_the_rate_that_would_do() -> None:
     with pytest.raises(NoSeparationError, match=r"at --fpr 0\.\d+ one does") as refused:
         calibrate(setting, benign, harmful, 0.01)
     rate = refused.value.rate
-    assert rate is not None and calibrate(setting, benign, harmful, rate).opens >= 0.9
+    assert rate is not None and calibrate(setting, benign, harmful, rate).opens >= 0.95
     with pytest.raises(NoSeparationError):
         calibrate(setting, benign, harmful, rate * 0.8)
     with pytest.raises(NoSeparationError, match="give other prompts") as hopeless:

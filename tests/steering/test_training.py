@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
 from analyses.steering_finding.material import organism_training
@@ -14,7 +15,7 @@ from interp.checkpoint import load
 from interp.errors import CheckError, InputError, NumericalError
 from interp.sites import Site
 from steering import controller, end_to_end
-from steering.controller import Fit, calibrated, linear_gate, trained_controller
+from steering.controller import Fit, calibrated, linear_gate, scores, trained_controller
 from steering.end_to_end import Course, Lesson, Steered, train_weights
 from steering.examples import Captured, Cases, TrainingSet, captured
 from steering.export import export_policy, typical_norms
@@ -264,3 +265,15 @@ def test_the_gate_reads_the_token_that_tells_harm(read: Captured) -> None:
         gate = linear_gate(_silenced(read, position), 0.05)
         assert gate.position == other
         assert calibrated(gate, read, 0.05).opens >= 0.9
+    # Where both tell it, the one that no jailbreak can word; and low enough to steer behind it.
+    gate = linear_gate(read, 0.05)
+    assert gate.position == -1
+    assert gate.reads == tuple(Site("resid_post", layer) for layer in (0, 1)[: len(gate.reads)])
+
+
+def test_the_gate_is_lda_of_layers_side_by_side(read: Captured) -> None:
+    gate = linear_gate(read, 0.05)
+    layers = [int(site.layer or 0) for site in gate.reads]
+    x = np.concatenate([read.train.at(layer, gate.position) for layer in layers], 1)
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, read.train.harmful)
+    assert scores(gate, read.train) == pytest.approx(lda.decision_function(x), rel=1e-3, abs=1e-2)
