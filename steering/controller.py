@@ -17,6 +17,7 @@ from steering.gates import ControllerGate, CosineGate, LogisticGate
 from steering.vectors import pairwise_component
 
 _NEARLY = 0.01  # share of harmful prompts that may be given up for a better place
+_WIDER = 0.5  # standard deviations of a gate's scores, by which t_inst's gap has to be wider
 _READ = 3  # layers that a linear gate reads at the most
 _KEPT = 64  # components of a compressed controller
 _PATIENCE = 5
@@ -46,10 +47,10 @@ def linear_gate(captured: Captured, fpr: float) -> LogisticGate:
     settles harm differs, and a trigger in front of a request can delay it. Places whose gate,
     calibrated, opens for clearly less of the target than another's are left out, and so are those
     that tell clearly fewer of the harmful validation prompts from 99 % of the benign ones, of the
-    kind that they tell worst. Of the others the prompt's last token goes before t_inst, because it
-    is the template's, whereas the user's last word is for a jailbreak to choose. Then places go
-    before those that end in the last third of layers, because only what stands behind the gate can
-    be steered without a further pass; then the one with the widest gap is taken.
+    kind that they tell worst. Places that end in the last third of layers are taken only if there
+    are no others, because only what stands behind the gate can be steered without a further pass.
+    Then the one with the widest gap is taken; t_inst only if its gap is clearly wider than that of
+    the prompt's last token, for that one is the template's, and t_inst is for a jailbreak to word.
 
     Raises:
         InputError: too few benign prompts to calibrate on, or a rate outside of (0, 1).
@@ -63,13 +64,10 @@ def linear_gate(captured: Captured, fpr: float) -> LogisticGate:
     left = [place for place in found if opens[place] >= max(opens.values()) - _NEARLY]
     told = {place: _told(found[place], captured.validation) for place in left}
     best = max(share for share, _ in told.values())
+    fine = [place for place in left if told[place][0] >= best - _NEARLY]
     deep = -(-2 * len(captured.layers) // 3)
-
-    def worth(place: tuple[int, int]) -> tuple[bool, bool, float]:
-        layer, position = place
-        return position == -1, captured.layers.index(layer) < deep, told[place][1]
-
-    return found[max((p for p in left if told[p][0] >= best - _NEARLY), key=worth)]
+    low = [place for place in fine if captured.layers.index(place[0]) < deep]
+    return found[max(low or fine, key=lambda at: told[at][1] + _WIDER * (at[1] == -1))]
 
 
 def calibrated(

@@ -265,10 +265,15 @@ def test_the_gate_reads_the_token_that_tells_harm(read: Captured) -> None:
         gate = linear_gate(_silenced(read, position), 0.05)
         assert gate.position == other
         assert calibrated(gate, read, 0.05).opens >= 0.9
-    # Where both tell it, the one that no jailbreak can word; and low enough to steer behind it.
-    gate = linear_gate(read, 0.05)
-    assert gate.position == -1
-    assert gate.reads == tuple(Site("resid_post", layer) for layer in (0, 1)[: len(gate.reads)])
+    assert [site.layer for site in linear_gate(read, 0.05).reads] == [0, 1]  # steers behind them
+
+
+def test_of_two_tokens_that_tell_harm_alike_the_last_is_read(
+    read: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wider, position in ((0.0, read.t_inst), (100.0, -1)):
+        monkeypatch.setattr(controller, "_WIDER", wider)
+        assert linear_gate(read, 0.05).position == position
 
 
 def test_the_gate_is_lda_of_layers_side_by_side(read: Captured) -> None:
