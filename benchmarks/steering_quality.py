@@ -7,8 +7,13 @@ was-plus refuses, it is trained at the false-positive rate that the refusal name
 evaluation can show what it costs. A cell that is done has a file in --work, so a stopped run goes
 on.
 
-    python benchmarks/steering_quality.py --work runs/steering_quality --doc docs/benchmarks.md
-    python benchmarks/steering_quality.py --work runs/steering_quality --conditions few noise
+    python benchmarks/steering_quality.py --work runs/quality
+    python benchmarks/steering_quality.py --work runs/quality --conditions plain \
+        --organisms jailbreak-keep chat backdoor-unalign --seeds 3 4 5 6 7
+    python benchmarks/steering_quality.py --work runs/quality --conditions plain \
+        --organisms chat-gated --seeds 4 5 6
+    python benchmarks/steering_quality.py --work runs/quality --seeds 0 1 2 3 4 5 6 7 --done \
+        --doc docs/benchmarks.md
 """
 
 import argparse
