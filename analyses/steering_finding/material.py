@@ -226,7 +226,10 @@ def _pair(prompt: Prompt) -> tuple[str, str]:
 
 
 def _few(prompts: PromptSet, limit: int | None) -> PromptSet:
-    return PromptSet(tuple(_most(prompts.prompts, limit)))
+    kept = [
+        prompt for label in prompts.labels for prompt in _most(prompts.of(label).prompts, limit)
+    ]
+    return PromptSet(tuple(kept))
 
 
 def _most(prompts: Sequence[Some], limit: int | None) -> list[Some]:

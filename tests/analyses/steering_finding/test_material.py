@@ -41,3 +41,21 @@ def test_prompts_of_a_user_are_split_without_overlap() -> None:
     assert len(given.validation.jailbroken) == 0
     with pytest.raises(InputError, match="harmful prompts, and needs 8"):
         file_training(checkpoint, harmful, benign, PromptSet(()), limit=10)
+
+
+def test_a_limit_is_of_each_label_and_spreads_over_its_prompts() -> None:
+    checkpoint, own = load("organism:chat"), organisms.prompts("chat", "train")
+    harmless, alarming = own["harmless"], own["alarming"]
+    benign = PromptSet((*harmless, *alarming))
+    given = file_training(
+        checkpoint, PromptSet(tuple(own["harmful"])), benign, PromptSet(()), limit=40
+    )
+    parts = (given.train.benign, given.validation.benign, given.calibration)
+    kept = [prompt for part in parts for prompt in part.prompts]
+    for label, some in (("harmless", harmless), ("alarming", alarming)):
+        texts = {prompt.text for prompt in kept if prompt.label == label}
+        assert texts == {some[i * len(some) // 40].text for i in range(40)}
+    test = organism_tests("chat", 5).sets["harmless"]
+    assert len({prompt.request.verb for prompt in test}) > 1  # type: ignore[attr-defined]
+    whole = organism_tests("chat").sets["harmless"]
+    assert organism_tests("chat", len(whole)).sets["harmless"] == whole
