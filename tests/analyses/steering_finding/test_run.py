@@ -15,6 +15,7 @@ from interp.checkpoint import load
 from interp.errors import InputError
 from interp.intervals import wilson
 from interp.sites import Site
+from steering.calibration import LEAST_TPR
 from steering.examples import captured
 from steering.methods import act_add
 from steering.training import Options, train
@@ -32,7 +33,7 @@ def reported() -> Reported:
     def report(name: str) -> SteeringFinding:
         if name not in made:
             checkpoint = load(f"organism:{name}")
-            weak = Options(least_tpr=0.0 if name == "jailbreak-erase" else 0.9)
+            weak = Options(least_tpr=0.0 if name == "jailbreak-erase" else LEAST_TPR)
             policy = train(checkpoint, organism_training(checkpoint), "was-plus", weak)
             made[name] = steering_report(checkpoint, [policy], organism_tests(name))
         return made[name]
@@ -58,7 +59,7 @@ def test_where_harm_is_erased_the_report_says_that_it_fails(reported: Reported) 
     row = found.report["policies"][1]
     assert row["rates"]["jailbroken"]["rate"] < 0.95 and row["gate"]["tpr"] < 0.97
     calibration = found.report["training"]["was-plus"]["calibration"]
-    assert calibration["tpr"]["jailbroken"] < 0.9
+    assert calibration["tpr"]["jailbroken"] < LEAST_TPR
     assert "too little to rely on" in found.verdict or "gate opens for" in found.verdict
 
 
