@@ -19,7 +19,7 @@ timed too where they are installed and run (`pip install --no-deps`); they add t
         --policies "was-plus, closed" "was-plus, half open" "was-plus, open" \
         --title "Steering overhead of a gate of three layers"
 
-The first two tables were last measured when the gate of was-plus read one layer; it reads three now.
+The first two tables were last measured when the gate of was-plus read one layer; it reads three.
 """
 
 import argparse
