@@ -55,7 +55,7 @@ CONTROLLER_SHARE = 0.001
 
 _SPANS = {"prompt": Span.last(), "onward": Span.onward()}
 _ADDED = (0.25, 8.0)  # weakest and strongest, times a mean difference
-_READ = (0.5, 32.0)  # of alphasteer, times what it adds to an average harmful state
+_MAPPED = (0.5, 32.0)  # of alphasteer, times what it adds to an average harmful state
 _SHARES = (0.25, 2.0)  # of a state's norm
 
 _NEGLIGIBLE = 0.05  # of the largest layer weight; below it a layer is not edited
@@ -242,7 +242,7 @@ def _alphasteer(read: Captured, options: Options) -> list[Candidate]:
             reader(layer)[None],
             alpha,
         ),
-        _READ,
+        _MAPPED,
     )
 
 

@@ -226,6 +226,8 @@ def _pair(prompt: Prompt) -> tuple[str, str]:
 
 
 def _few(prompts: PromptSet, limit: int | None) -> PromptSet:
+    if limit is None:
+        return prompts
     kept = [
         prompt for label in prompts.labels for prompt in _most(prompts.of(label).prompts, limit)
     ]
