@@ -46,8 +46,10 @@ class Artifact:
 
 def versions() -> dict[str, str]:
     """Of mechguard, Python and the libraries that numbers depend on."""
-    libraries = ("mechguard", "torch", "transformers", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in libraries}
+    libraries = ("mechguard", "transformers", "numpy", "scikit-learn")
+    # torch says which build it is, which the metadata of its package may leave out.
+    own = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return own | {name: version(name) for name in libraries}
 
 
 def origin(checkpoint: Checkpoint) -> dict[str, Any]:

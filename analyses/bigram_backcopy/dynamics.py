@@ -5,7 +5,6 @@ import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from analyses.bigram_backcopy.finding import BigramBackcopyFinding, build
 from analyses.bigram_backcopy.relu import recorded_logits, relu_attention
+from interp.artifacts import versions
 from interp.checkpoint import load
 from interp.errors import InputError
 from interp.organisms.bigram_backcopy import Grammar, small_grammar
@@ -103,7 +103,7 @@ def bigram_backcopy(
         "summary_length": Curriculum.full[1],
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(time.perf_counter() - clock, 1),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
+        "versions": versions(),
     }
     return build(
         table[["variant", "seed", "step", "quantity", "value"]], pd.DataFrame(rows), provenance

@@ -5,12 +5,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from interp.artifacts import versions
 from interp.errors import CheckError, InputError
 from interp.organisms.recipes import Recipe
 
@@ -87,7 +87,7 @@ def write_folder(
         "measured": measured,
         "twins": chosen.twins,
         "weights_sha256": _sha256(folder / WEIGHTS),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
+        "versions": versions(),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / TRUTH).write_text(text + "\n", encoding="utf-8")
