@@ -10,16 +10,14 @@ timed too where they are installed and run (`pip install --no-deps`); they add t
 
     python benchmarks/steering_overhead.py --out runs/steering.json --doc docs/benchmarks.md \
         --cells 1x64 8x64 32x64 1x1024
+    python benchmarks/steering_overhead.py --out runs/large.json --doc docs/benchmarks.md \
+        --cells 32x64 8x1024 --repeats 21 \
+        --policies "was-plus, closed" "was-plus, half open" "was-plus, open" \
+        --title "Steering overhead of large batches"
     python benchmarks/steering_overhead.py --out runs/long.json --doc docs/benchmarks.md \
-        --cells 8x1024 32x1024 --repeats 5 \
+        --cells 32x1024 --repeats 5 \
         --policies "was-plus, closed" "was-plus, half open" "was-plus, open" \
-        --title "Steering overhead of large batches of long prompts"
-    python benchmarks/steering_overhead.py --out runs/three.json --doc docs/benchmarks.md \
-        --cells 1x64 8x64 --repeats 7 \
-        --policies "was-plus, closed" "was-plus, half open" "was-plus, open" \
-        --title "Steering overhead of a gate of three layers"
-
-The first two tables were last measured when the gate of was-plus read one layer; it reads three.
+        --title "Steering overhead of a large batch of long prompts"
 """
 
 import argparse
