@@ -136,7 +136,7 @@ def test_a_set_of_tests_has_two_sides_and_nothing_else() -> None:
 def _row(name: str, jailbroken: int, harmless: int, over: int) -> dict[str, Any]:
     counts = {"harmful": 50, "jailbroken": jailbroken, "harmless": harmless, "over_refusal": over}
     rates = {key: {"rate": k / 50, "n": 50, "interval": wilson(k, 50)} for key, k in counts.items()}
-    gate = {"tpr": LEAST_TPR, "fpr": 0.0, "threshold": 0.0, "auroc": 1.0, "n": 200}
+    gate = {"tpr": 1.0, "fpr": 0.0, "threshold": 0.0, "auroc": 1.0, "n": 200}
     cost = {"benign_kl": 0.25, "benign_loss_delta": 0.1, "throughput_ratio": 0.98}
     return {
         "name": name, "method": "was_plus", "strength": 1.0, "rates": rates, "gate": gate, **cost
@@ -183,7 +183,7 @@ def test_the_panels_give_every_rate_with_its_interval() -> None:
     )  # fmt: skip
     assert rates is not None and gates is not None and tried is not None
     assert rates["jailbroken, n = 50"].tolist() == ["0 [0–0.0713]", "1.00 [0.929–1.00]"]
-    assert gates["opens, harmful"].tolist() == ["0.900 [0.826–0.945]"]
+    assert gates["opens, harmful"].tolist() == ["1.00 [0.963–1.00]"]
     assert gates["opens, benign"].tolist() == ["0 [0–0.0370]"]
     assert gates["AUROC"].tolist() == ["1.00 [0.980–1.00]"]
     assert tried["chosen"].tolist() == [True, False] and tried["layer"].tolist() == [2, 1]
