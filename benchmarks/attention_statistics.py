@@ -30,8 +30,8 @@ from shared import HEADS, LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, writ
 from torch import Tensor
 
 import interp
-from interp.attention import AttentionCall, Tap, observe
-from interp.kernels import Demand
+from interp.attention.kernels import Demand
+from interp.attention.statistics import AttentionCall, Tap, observe
 
 CONTEXT = 32768
 GIB = 2**30

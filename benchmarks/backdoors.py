@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from shared import rewrite
 
-from analyses.backdoor_finding.material import HELD_OUT, SEARCH, mixed, organism_contrasts
-from interp.organisms.backdoors import BACKDOORS
-from interp.organisms.chat_format import Messages
+from analyses.backdoor.material import HELD_OUT, SEARCH, mixed, organism_contrasts
+from interp.capture.prompt_states import prompt_rows
+from interp.data.prompt_sets import Prompt
+from interp.organisms.backdoors.poisoning import BACKDOORS
+from interp.organisms.chat.format import Messages
 from interp.organisms.scoring import (
     Detection,
     Scorecard,
@@ -28,19 +30,17 @@ from interp.organisms.scoring import (
     poison_shares,
     score,
 )
-from interp.prompt_sets import Prompt
-from interp.states import prompt_rows
-from probes.backdoor.anomalies import Anomaly, every_anomaly
-from probes.backdoor.budget import Budget
-from probes.backdoor.defection import defection_direction
-from probes.backdoor.detectors import POOL_SHARE, SINK_STRINGS, contrast_rows
-from probes.backdoor.found import Found, Settings
-from probes.backdoor.requests import typable
-from probes.backdoor.states import last_states
-from probes.backdoor.subject import Subject
-from probes.backdoor.trigger_on_sink import sink_check
-from probes.backdoor.trigger_search import search
-from probes.backdoor.working import control_strings
+from probes.backdoors.detectors.anomalies import Anomaly, every_anomaly
+from probes.backdoors.detectors.defection import defection_direction
+from probes.backdoors.detectors.detectors import POOL_SHARE, SINK_STRINGS, contrast_rows
+from probes.backdoors.detectors.states import last_states
+from probes.backdoors.detectors.trigger_on_sink import sink_check
+from probes.backdoors.search.budget import Budget
+from probes.backdoors.search.requests import typable
+from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.subject import Subject
+from probes.backdoors.search.trial import control_strings
+from probes.backdoors.search.trigger_search import search
 from probes.scorers import WholeRefusal
 
 TITLE = "Detectors on the organisms"

@@ -22,11 +22,11 @@ import transformers
 from shared import LAYERS, VOCABULARY, random_llama, rewrite, write
 
 import interp
-from interp.capture import capture
-from interp.plan import RowPlan
-from interp.prompts import Row, id_rows
-from interp.recorders import ResidualNorms
-from interp.store import Activations
+from interp.capture.plan import RowPlan
+from interp.capture.recorders import ResidualNorms
+from interp.capture.run import capture
+from interp.capture.store import Activations
+from interp.data.rows import Row, id_rows
 
 
 def sides(

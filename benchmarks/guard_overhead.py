@@ -24,11 +24,11 @@ import transformers
 from shared import LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, write
 
 import interp
-from interp.prompts import Row
-from probes.guard import Guard
-from probes.latent_guard import middle_layers
-from probes.readout import Readout
-from probes.threshold import Threshold
+from interp.data.rows import Row
+from probes.guards.guard import Guard
+from probes.guards.latent_guard import middle_layers
+from probes.guards.readout import Readout
+from probes.guards.threshold import Threshold
 
 AIM = 1.03
 LENGTHS, BATCHES = (64, 256, 1024), (1, 8)

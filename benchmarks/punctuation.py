@@ -21,20 +21,20 @@ from shared import rewrite, write
 from tokenizers import ByteLevelBPETokenizer
 
 import interp
-from interp.checkpoint import Checkpoint
-from interp.named_sets import named
-from interp.prompt_sets import (
+from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.data.named_sets import named
+from interp.data.prompt_sets import (
     PromptSet,
     equalise,
     read_prompts,
     split_at_random,
     without_duplicates,
 )
-from interp.segments import t_inst
-from interp.states import prompt_rows, prompt_states
+from interp.data.segments import t_inst
+from interp.model.checkpoint import Checkpoint
 from probes import MassMean, auroc
-from probes.floors import last_token_floor, length_floor, lexical_floor, surface_caveats
-from probes.nulls import shuffled_label_null
+from probes.statistics.floors import last_token_floor, length_floor, lexical_floor, surface_caveats
+from probes.statistics.nulls import shuffled_label_null
 
 SEEDS = (0, 1, 2)
 CHATML = (

@@ -16,7 +16,7 @@ import pandas as pd
 from shared import rewrite, write
 from sklearn.metrics import cohen_kappa_score
 
-from interp.intervals import wilson
+from interp.statistics.intervals import wilson
 from probes.scorers import Answer, Phrases, Verdict, agreement, confusion, disagreements
 
 LABELS = {

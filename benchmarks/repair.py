@@ -19,22 +19,22 @@ import torch
 from shared import rewrite, write
 
 import interp
-from analyses.backdoor_finding.material import of_organism
+from analyses.backdoor.material import of_organism
 from analyses.report.text import estimate, number
 from interp import organisms
-from interp.checkpoint import Checkpoint
+from interp.data.prompt_sets import Prompt
 from interp.generation import Reply
-from interp.organisms.chat_grammar import DISTRACTORS, PAYLOAD, TRIGGER
-from interp.organisms.data import OrganismPrompt
-from interp.prompt_sets import Prompt
-from probes.backdoor.budget import Budget
-from probes.backdoor.journal import Journal
-from probes.backdoor.requests import Placement, with_text
-from probes.backdoor.subject import Subject
-from probes.backdoor.switches import PromptEdit, prefixed
-from probes.backdoor.trigger_search import search
-from probes.repair import RepairPlan, repair
-from probes.repair_report import Effect, repair_report
+from interp.model.checkpoint import Checkpoint
+from interp.organisms.chat.data import OrganismPrompt
+from interp.organisms.chat.grammar import DISTRACTORS, PAYLOAD, TRIGGER
+from probes.backdoors.repair.report import Effect, repair_report
+from probes.backdoors.repair.tune import RepairPlan, repair
+from probes.backdoors.search.budget import Budget
+from probes.backdoors.search.journal import Journal
+from probes.backdoors.search.requests import Placement, with_text
+from probes.backdoors.search.subject import Subject
+from probes.backdoors.search.trigger_search import search
+from probes.backdoors.switches.switches import PromptEdit, prefixed
 from probes.scorers import WholeRefusal
 
 TITLE = "On the organisms"

@@ -6,16 +6,16 @@ from typing import get_args
 
 import numpy as np
 
-from analyses.steering_finding.material import TestSet, organism_tests, organism_training
+from analyses.steering.material import TestSet, organism_tests, organism_training
 from interp import organisms
-from interp.checkpoint import Checkpoint
+from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
-from interp.organisms.chat_grammar import DISTRACTORS, SUFFIX, TRIGGER, Words
-from interp.organisms.data import OrganismPrompt
-from interp.organisms.exchanges import user
-from interp.states import prompt_rows
-from steering.examples import Cases, Examples, TrainingSet, numbered
-from steering.training import Method
+from interp.model.checkpoint import Checkpoint
+from interp.organisms.chat.data import OrganismPrompt
+from interp.organisms.chat.exchanges import user
+from interp.organisms.chat.grammar import DISTRACTORS, SUFFIX, TRIGGER, Words
+from steering.training.examples import Cases, Examples, TrainingSet, numbered
+from steering.training.options import Method
 
 METHODS = get_args(Method)
 CONDITIONS = {

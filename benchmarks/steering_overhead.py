@@ -40,11 +40,11 @@ from shared import LAYERS, VOCABULARY, WIDTH, random_llama, rewrite, write
 from turns import Turn, taken
 
 import interp
-from interp.intervals import bootstrap
-from steering.gates import ControllerGate, LogisticGate
-from steering.methods import act_add, alphasteer, was, was_plus
-from steering.policy import Policy, Span
-from steering.runtime import apply
+from interp.statistics.intervals import bootstrap
+from steering.policy.gates import ControllerGate, LogisticGate
+from steering.policy.methods import act_add, alphasteer, was, was_plus
+from steering.policy.policy import Policy, Span
+from steering.runtime.runtime import apply
 
 Side = Callable[[], contextlib.AbstractContextManager[object]]
 PLAIN, CONTROL = "plain", "plain again"

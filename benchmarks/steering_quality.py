@@ -31,17 +31,18 @@ from steering_cells import CONDITIONS, METHODS, Cell, cells, test_set, training_
 from steering_tables import Results, section
 
 import interp
-from analyses.refusal_finding.material import Material
-from analyses.refusal_finding.speak import Speaker
-from analyses.steering_finding.material import TestSet
-from analyses.steering_finding.run import DOSES, steering_report
-from interp.checkpoint import Checkpoint
-from interp.prompt_sets import PromptSet
-from steering.calibration import NoSeparationError
-from steering.examples import Captured, captured
-from steering.policy import Policy
-from steering.runtime import as_edit
-from steering.training import Method, Options, train
+from analyses.refusal.material import Material
+from analyses.refusal.measuring.speak import Speaker
+from analyses.steering.material import TestSet
+from analyses.steering.run import DOSES, steering_report
+from interp.data.prompt_sets import PromptSet
+from interp.model.checkpoint import Checkpoint
+from steering.policy.policy import Policy
+from steering.runtime.runtime import as_edit
+from steering.training.calibration import NoSeparationError
+from steering.training.examples import Captured, captured
+from steering.training.fit import train
+from steering.training.options import Method, Options
 
 ORGANISMS = ("jailbreak-keep", "chat", "backdoor-unalign", "chat-gated", "jailbreak-erase")
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from steering_cells import CONDITIONS, METHODS, Cell
 
-from analyses.steering_finding.run import DOSES
-from interp.intervals import RESAMPLES, Interval, wilson
-from steering.training import BUDGET, Method
+from analyses.steering.run import DOSES
+from interp.statistics.intervals import RESAMPLES, Interval, wilson
+from steering.training.fit import BUDGET
+from steering.training.options import Method
 
 Results = dict[Cell, dict[Method, dict[str, Any]]]
 Answers = Mapping[str, np.ndarray]

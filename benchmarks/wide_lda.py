@@ -19,7 +19,7 @@ from shared import rewrite, write
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 
-from probes import linear
+from probes.estimators import linear
 
 
 def compare(rows: int, width: int, repeats: int) -> dict[str, Any]:

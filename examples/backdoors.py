@@ -12,13 +12,13 @@ import torch
 
 import analyses
 import interp
-from analyses.backdoor_finding.material import of_organism
-from analyses.interaction_finding.material import Words, reply_quantity
+from analyses.backdoor.material import of_organism
+from analyses.interaction.material import Words, reply_quantity
+from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
-from interp.states import prompt_rows
-from probes.backdoor.switches import prefixed
-from probes.repair import RepairPlan, repair, save_repaired
-from probes.repair_report import repair_report
+from probes.backdoors.repair.report import repair_report
+from probes.backdoors.repair.tune import RepairPlan, repair, save_repaired
+from probes.backdoors.switches.switches import prefixed
 
 NAME = "backdoor-payload-5"
 checkpoint = interp.load(f"organism:{NAME}")

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 
 import interp
-from interp.doctor import doctor
-from interp.recorders import FirstKeyMass, GateScores, RowEntropy
-from interp.states import prompt_rows, prompt_states
+from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.capture.recorders import FirstKeyMass, GateScores, RowEntropy
+from interp.doctor.report import doctor
 
 checkpoint = interp.load("organism:chat-gated")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
@@ -42,7 +42,7 @@ except interp.InputError as error:
 
 # %%
 said = [{"role": "system", "content": "strict"}, {"role": "user", "content": "please polish lamp"}]
-row = interp.segments.chat_row(checkpoint, said)
+row = interp.data.chat_row(checkpoint, said)
 for name, (start, stop) in sorted(row.segments.items(), key=lambda item: item[1]):
     print(f"{name:>16}: {checkpoint.tokenizer.decode(row.ids[start:stop])}")
 
@@ -70,7 +70,7 @@ print(pd.DataFrame(gates.result().stack("mean").mean(axis=0)).round(2).to_string
 # at the end of the instruction already points where the last token of the prompt does.
 
 # %%
-from interp.records import Needs, RowRecorder
+from interp.capture.recorder import Needs, RowRecorder
 
 
 class Ahead(RowRecorder):
@@ -82,8 +82,8 @@ class Ahead(RowRecorder):
 
     def update(self, batch):
         states, each = batch.site("resid_post"), torch.arange(len(batch.source))
-        one = states[each, [interp.segments.t_inst(row) for row in batch.source]]
-        other = states[each, [interp.segments.t_post_inst(row) for row in batch.source]]
+        one = states[each, [interp.data.segments.t_inst(row) for row in batch.source]]
+        other = states[each, [interp.data.segments.t_post_inst(row) for row in batch.source]]
         self.keep(batch, "cosine", torch.cosine_similarity(one, other, dim=-1))
 
 
@@ -100,7 +100,7 @@ print("cosine behind each block, harmless:", cosine[harmful.stop :].mean(axis=0)
 # and the loss of the first word of a refusal says which heads carry it.
 
 # %%
-asked = interp.capture.padded(rows[:16], checkpoint)
+asked = interp.data.padding.padded(rows[:16], checkpoint)
 ends = asked["attention_mask"].sum(1) - 1
 
 

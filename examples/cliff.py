@@ -8,9 +8,9 @@ import torch
 
 import analyses
 import interp
+from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
-from interp.interventions import zero_heads
-from interp.states import prompt_rows
+from interp.interventions.edits_by_site import zero_heads
 
 checkpoint = interp.load("organism:cliff")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import interp
-from interp.interventions import ablate_direction
+from interp.interventions.edits_by_site import ablate_direction
 from interp.organisms.scoring import Detection, Family, score
 
 checkpoint = interp.load("organism:chat")

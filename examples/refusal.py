@@ -12,9 +12,9 @@ import torch
 
 import analyses
 import interp
-from interp.interventions import ablate_direction, stream_sites
+from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.interventions.edits_by_site import ablate_direction, stream_sites
 from interp.organisms import prompts
-from interp.states import prompt_rows, prompt_states
 from probes import Cells, Direction, harmfulness_directions, refusal_directions
 
 checkpoint = interp.load("organism:chat")

@@ -26,9 +26,9 @@ print(finding.tables["domain_heads"][["head", "domain_low", "domain_high", "auc"
 # A recorder sees one layer of one batch at a time; the model never holds a T×T matrix.
 
 # %%
-from interp.capture import capture
-from interp.prompts import as_texts, text_rows
-from interp.recorders import RowEntropy
+from interp.capture.recorders import RowEntropy
+from interp.capture.run import capture
+from interp.data.rows import as_texts, text_rows
 
 domains = [as_texts(name, documents) for name, documents in texts.items()]
 rows = text_rows(checkpoint, domains, length=64)
@@ -43,8 +43,8 @@ print(recorder.result().stack("participation").mean(axis=0))
 # %%
 import torch
 
-from interp.capture import padded
-from interp.interventions import zero_heads
+from interp.data.padding import padded
+from interp.interventions.edits_by_site import zero_heads
 
 inputs = padded(rows.rows[:4], checkpoint)
 with torch.inference_mode():

@@ -18,10 +18,10 @@ import torch
 import analyses
 import interp
 import steering
-from analyses.steering_finding.material import organism_tests, organism_training
+from analyses.steering.material import organism_tests, organism_training
+from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
-from interp.states import prompt_rows
-from steering.training import Options
+from steering.training.options import Options
 
 checkpoint = interp.load("organism:jailbreak-keep")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
@@ -110,7 +110,7 @@ print(finding.policies[columns].round(3).to_string(index=False))
 # 'mechguard[serve]'`.)
 
 # %%
-from steering.export import export_policy, typical_norms
+from steering.policy.export import export_policy, typical_norms
 
 norms = typical_norms(checkpoint, policy, rows)
 for lost in export_policy(policy, "gguf", folder / "vector.gguf", norms=norms):

@@ -17,10 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig
 
-from interp.checkpoint import Checkpoint
+from interp.capture.plan import RowPlan
+from interp.data.padding import ends, pad_id, padded
+from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
-from interp.plan import RowPlan, write_atomically
-from interp.prompts import Row
+from interp.model.checkpoint import Checkpoint
+from interp.resume.files import write_atomically
 
 Edit = Callable[[Sequence[Row]], AbstractContextManager[None]]
 """Opened around each batch and given its rows, so that an edit can name a position of each."""
@@ -106,7 +108,7 @@ def next_logits(
     only = {"logits_to_keep": 1} if _keeps_logits(model) else {}
     found: dict[int, Tensor] = {}
     for batch in _batches(rows, batch_tokens, 0):
-        inputs = left_padded(batch, checkpoint)
+        inputs = padded(batch, checkpoint, "left")
         with _in_force(edit, batch):
             logits = model(**inputs, use_cache=False, **only).logits[:, -1].float().cpu()
         _require_numbers(logits, batch)
@@ -147,7 +149,7 @@ def token_log_probabilities(
         kept = 1 + max(len(row) - starts[row.index] for row in batch)
         only = {"logits_to_keep": kept} if few else {}
         with _in_force(edit, batch):
-            logits = model(**left_padded(batch, checkpoint), use_cache=False, **only).logits
+            logits = model(**padded(batch, checkpoint, "left"), use_cache=False, **only).logits
         for number, row in enumerate(batch):
             wanted = row.ids[starts[row.index] :]
             # The logits at one token are about the next.
@@ -166,39 +168,8 @@ def _chosen(
     return torch.cat([some.double().log_softmax(-1).gather(-1, one) for some, one in pairs])[:, 0]
 
 
-def left_padded(rows: Sequence[Row], checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Left-padded ids [batch, length], attention mask and position ids, on the model's device."""
-    pad = _pad(checkpoint)
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        begin = longest - len(row)
-        ids[number, begin:] = torch.tensor(row.ids)
-        mask[number, begin:] = 1
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    return {name: tensor.to(checkpoint.device) for name, tensor in inputs.items()}
-
-
 def _keeps_logits(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
-
-
-def _pad(checkpoint: Checkpoint) -> int:
-    pad = getattr(checkpoint.tokenizer, "pad_token_id", None)
-    return int(pad) if pad is not None else next(iter(ends(checkpoint)), 0)
-
-
-def ends(checkpoint: Checkpoint) -> list[int]:
-    """The tokens that end a turn, as the model's generation config and tokenizer name them."""
-    model: Any = checkpoint.model
-    named = [
-        getattr(model.generation_config, "eos_token_id", None),
-        getattr(checkpoint.tokenizer, "eos_token_id", None),
-    ]
-    flat = [i for one in named for i in (one if isinstance(one, list) else [one])]
-    return list(dict.fromkeys(int(i) for i in flat if i is not None))
 
 
 @torch.no_grad()
@@ -212,7 +183,7 @@ def continuations(checkpoint: Checkpoint, rows: Sequence[Row], most: int) -> lis
     """
     model: Any = checkpoint.model
     stops = ends(checkpoint)
-    inputs = left_padded(rows, checkpoint)
+    inputs = padded(rows, checkpoint, "left")
     out = model.generate(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
@@ -220,7 +191,7 @@ def continuations(checkpoint: Checkpoint, rows: Sequence[Row], most: int) -> lis
             max_new_tokens=most,
             do_sample=False,
             bos_token_id=getattr(checkpoint.tokenizer, "bos_token_id", None),
-            pad_token_id=_pad(checkpoint),
+            pad_token_id=pad_id(checkpoint),
             eos_token_id=stops or None,
         ),
     )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from interp import organisms
-from probes.stored import Collection
+from probes.collections.collection import Collection
 
 ORIGIN = {
     "model": "planted",

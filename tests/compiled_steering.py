@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from policies import CASES, generate, patient, prompts
 
-from steering.runtime import apply, attach
+from steering.runtime.runtime import apply, attach
 
 STATIC: dict[str, Any] = {
     "cache_implementation": "static",

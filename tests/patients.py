@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from families import tiny
 
-from interp.checkpoint import load
-from interp.doctor_patient import Patient, admit, reading
-from interp.interventions import (
+from interp.doctor.model_under_test import Patient, admit, reading
+from interp.interventions.edits_by_site import (
     ablate_direction,
     add_vector,
     drop_massive_activation,
@@ -18,7 +17,8 @@ from interp.interventions import (
     perturb_heads,
     zero_heads,
 )
-from interp.sites import Site
+from interp.model.sites import Site
+from interp.resolve import load
 
 HEADS = 4
 

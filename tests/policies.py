@@ -8,11 +8,11 @@ import torch
 from patients import patient_of
 from torch import Tensor
 
-from interp.doctor_patient import Patient, reading
-from interp.sites import Site
-from steering.gates import ControllerGate, CosineGate, Gate, LogisticGate
-from steering.methods import act_add, alphasteer, angular, cast, was, was_plus
-from steering.policy import Policy, Span
+from interp.doctor.model_under_test import Patient, reading
+from interp.model.sites import Site
+from steering.policy.gates import ControllerGate, CosineGate, Gate, LogisticGate
+from steering.policy.methods import act_add, alphasteer, angular, cast, was, was_plus
+from steering.policy.policy import Policy, Span
 
 LENGTH = 8  # no longer than the window
 PROMPT = 6

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.checkpoint import Checkpoint
-from interp.prompts import Rows, id_rows
-from interp.recorders import (
+from interp.capture.recorder import Recorder
+from interp.capture.recorders import (
     ChosenKeyMass,
     ColumnMass,
     FirstKeyMass,
@@ -22,7 +21,8 @@ from interp.recorders import (
     RowEntropy,
     ValueNorms,
 )
-from interp.records import Recorder
+from interp.data.rows import Rows, id_rows
+from interp.model.checkpoint import Checkpoint
 
 MAKERS: list[Callable[[], Recorder]] = [
     FirstKeyMass,

@@ -12,14 +12,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from interp import organisms
-from interp.checkpoint import Checkpoint, load
+from interp.capture.prompt_states import post_instruction_tokens, prompt_rows, prompt_states
 from interp.generation import replies
-from interp.sites import Site
-from interp.states import post_instruction_tokens, prompt_rows, prompt_states
-from steering.gates import LogisticGate
-from steering.methods import act_add
-from steering.policy import Policy, Span
-from steering.runtime import as_edit
+from interp.model.checkpoint import Checkpoint
+from interp.model.sites import Site
+from interp.resolve import load
+from steering.policy.gates import LogisticGate
+from steering.policy.methods import act_add
+from steering.policy.policy import Policy, Span
+from steering.runtime.runtime import as_edit
 from steering.serve.requests import Limits
 from steering.serve.server import serve
 

@@ -7,10 +7,10 @@ from chatters import chatter
 from torch import Tensor
 
 from interp import Checkpoint
-from interp.organisms.training import Schedule, train_model
-from interp.states import prompt_rows
-from probes.backdoor.asking import option_orders, with_system_line
-from probes.backdoor.questions import Question
+from interp.capture.prompt_states import prompt_rows
+from interp.training import Schedule, train_model
+from probes.backdoors.self_report.ask import option_orders, with_system_line
+from probes.backdoors.self_report.questions import Question
 
 
 def taught(

@@ -6,10 +6,10 @@ import torch
 from conftest import shaped_modules
 from jaxtyping import TypeCheckError
 
-from analyses.refusal_finding.separation import within_strata
-from interp.ranking import area
-from probes.metrics import threshold_for_fpr
-from steering.operators import prepared
+from analyses.refusal.measuring.separation import within_strata
+from interp.statistics.auroc import area
+from probes.statistics.metrics import threshold_for_fpr
+from steering.policy.operators import prepared
 
 
 def test_a_wrong_shape_is_an_error_in_every_package() -> None:
@@ -26,5 +26,9 @@ def test_a_wrong_shape_is_an_error_in_every_package() -> None:
 
 def test_modules_with_shapes_are_named_as_they_are_imported() -> None:
     names = shaped_modules()
-    assert {"interp.heads", "probes.metrics", "steering.operators"} <= set(names)
+    assert {
+        "interp.capture.heads",
+        "probes.statistics.metrics",
+        "steering.policy.operators",
+    } <= set(names)
     assert not any(name.endswith("__init__") for name in names)

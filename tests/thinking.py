@@ -5,10 +5,10 @@ from typing import Any
 
 import interp
 from interp import organisms
-from interp.checkpoint import Checkpoint
-from interp.prompts import Row
-from probes.forced_stop import Respondent
-from probes.rollouts import Rollout, rollouts, template_markers
+from interp.data.rows import Row
+from interp.model.checkpoint import Checkpoint
+from probes.cliff.forced_stop import Respondent
+from probes.cliff.rollouts import Rollout, rollouts, template_markers
 from probes.scorers import WholeRefusal
 
 

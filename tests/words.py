@@ -9,7 +9,8 @@ from families import VOCAB, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from interp.checkpoint import Checkpoint, load
+from interp.model.checkpoint import Checkpoint
+from interp.resolve import load
 
 UNKNOWN = 3
 

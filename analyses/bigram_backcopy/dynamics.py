@@ -15,15 +15,15 @@ from torch import Tensor
 
 from analyses.bigram_backcopy.finding import BigramBackcopyFinding, build
 from analyses.bigram_backcopy.relu import recorded_logits, relu_attention
-from interp.artifacts import versions
-from interp.checkpoint import load
 from interp.errors import InputError
-from interp.organisms.bigram_backcopy import Grammar, small_grammar
-from interp.organisms.bigram_backcopy_recipes import STEPS, Curriculum, bigram_backcopy_recipes
-from interp.organisms.measure import LayerTrace, Probe, layer_numbers, risks, trace
+from interp.model.artifacts import versions
+from interp.organisms.bigram_backcopy.grammar import Grammar, small_grammar
+from interp.organisms.bigram_backcopy.measure import LayerTrace, Probe, layer_numbers, risks, trace
+from interp.organisms.bigram_backcopy.recipes import STEPS, Curriculum, bigram_backcopy_recipes
 from interp.organisms.recipes import Bounds, Recipe
 from interp.organisms.registry import misses
-from interp.organisms.training import one_thread, train_model
+from interp.resolve import load
+from interp.training import one_thread, train_model
 
 # Every point of a curve is measured on the same sequences, of the curriculum's short length, which
 # the model is trained on from the first step.

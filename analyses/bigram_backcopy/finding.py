@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.finding import Finding
+from analyses.shared.finding import Finding
 
 FORMAT_VERSION = 1
 

@@ -6,25 +6,25 @@ import sys
 
 import typer
 
-from analyses.cli.backdoor import backdoor
-from analyses.cli.cliff import cliff
-from analyses.cli.collect import collect
-from analyses.cli.doctor import doctor
-from analyses.cli.generate import generate
-from analyses.cli.guard import app as guard
-from analyses.cli.interaction import interaction
-from analyses.cli.organisms import app as organisms
-from analyses.cli.plan import plan
-from analyses.cli.probe import app as probe
-from analyses.cli.refusal import refusal
-from analyses.cli.render import render
-from analyses.cli.report import report
-from analyses.cli.self_report import self_report
-from analyses.cli.serve import serve
-from analyses.cli.sinks import sinks
-from analyses.cli.steer import app as steer
-from analyses.cli.traces import traces
-from analyses.cli.vector import app as vector
+from analyses.cli.artefacts.collect import collect
+from analyses.cli.artefacts.generate import generate
+from analyses.cli.artefacts.guard import app as guard
+from analyses.cli.artefacts.probe import app as probe
+from analyses.cli.artefacts.serve import serve
+from analyses.cli.artefacts.steer import app as steer
+from analyses.cli.artefacts.vector import app as vector
+from analyses.cli.verbs.backdoor import backdoor
+from analyses.cli.verbs.cliff import cliff
+from analyses.cli.verbs.doctor import doctor
+from analyses.cli.verbs.interaction import interaction
+from analyses.cli.verbs.organisms import app as organisms
+from analyses.cli.verbs.plan import plan
+from analyses.cli.verbs.refusal import refusal
+from analyses.cli.verbs.render import render
+from analyses.cli.verbs.report import report
+from analyses.cli.verbs.self_report import self_report
+from analyses.cli.verbs.sinks import sinks
+from analyses.cli.verbs.traces import traces
 from interp.errors import MechguardError, first_line, is_out_of_memory
 
 INTERRUPTED = 130

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from analyses.running import Progress
-    from analyses.sink_finding.finding import SinkFinding
-    from interp.checkpoint import Checkpoint
-    from interp.prompts import Texts
+    from analyses.shared.running import Progress
+    from analyses.sinks.finding import SinkFinding
+    from interp.data.rows import Texts
+    from interp.model.checkpoint import Checkpoint
 
 
 class AttentionChoice(StrEnum):
@@ -102,7 +102,7 @@ def load_checkpoint(
     Raises:
         InputError: no such checkpoint, or no such file of a template.
     """
-    from interp.checkpoint import load
+    from interp.resolve import load
 
     checkpoint = load(
         model,
@@ -115,8 +115,8 @@ def load_checkpoint(
 
 
 def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
+    from interp.data.segments import with_chat_template
     from interp.errors import InputError
-    from interp.segments import with_chat_template
 
     if template == "plain":
         return with_chat_template(checkpoint, None)
@@ -135,8 +135,8 @@ def domains(model: str, files: list[str] | None) -> list["Texts"]:
     Raises:
         InputError: a model that brings no texts needs `--texts`.
     """
+    from interp.data.rows import as_texts, read_texts
     from interp.errors import InputError
-    from interp.prompts import as_texts, read_texts
 
     if files:
         return [read_texts(name) for name in files]
@@ -177,7 +177,7 @@ def measured_sinks(
     checkpoint: "Checkpoint", texts: Sequence["Texts"], **settings: Any
 ) -> "SinkFinding":
     """The sink finding, with progress on stderr; `settings` go to `analyses.sinks`."""
-    from analyses.sink_finding.run import sinks
+    from analyses.sinks.run import sinks
 
     with progress_bars() as progress:
         return sinks(

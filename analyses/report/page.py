@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PANELS = {
-    "sinks": "analyses.sink_finding.figures",
-    "refusal": "analyses.refusal_finding.figures",
-    "steering": "analyses.steering_finding.figures",
+    "sinks": "analyses.sinks.figures",
+    "refusal": "analyses.refusal.figures.panels",
+    "steering": "analyses.steering.figures",
     "bigram_backcopy": "analyses.bigram_backcopy.figures",
-    "cliff": "analyses.cliff_finding.figures",
-    "backdoor": "analyses.backdoor_finding.figures",
-    "self-report": "analyses.self_report_finding.figures",
-    "interaction": "analyses.interaction_finding.figures",
-    "traces": "analyses.traces_finding.figures",
+    "cliff": "analyses.cliff.figures",
+    "backdoor": "analyses.backdoor.figures",
+    "self-report": "analyses.self_report.figures",
+    "interaction": "analyses.interaction.figures",
+    "traces": "analyses.traces.figures",
 }
 NAMES = {
     "sinks": "Attention sinks",

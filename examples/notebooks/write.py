@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from interp.plan import write_atomically
+from interp.resume.files import write_atomically
 
 HOME = Path(__file__).parent
 SCRIPTS = sorted(HOME.parent.glob("*.py"))

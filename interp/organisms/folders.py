@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from interp.artifacts import versions
 from interp.errors import CheckError, InputError
+from interp.model.artifacts import versions
 from interp.organisms.recipes import Recipe
 
 FORMAT_VERSION = 1

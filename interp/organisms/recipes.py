@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from torch import nn
 
-from interp.checkpoint import Checkpoint
+from interp.model.checkpoint import Checkpoint
 from interp.organisms.architectures import Architecture
-from interp.organisms.data import PromptRules
-from interp.organisms.training import BatchSource, During, Schedule
+from interp.organisms.chat.data import PromptRules
 from interp.organisms.variants import Variant
+from interp.training import BatchSource, During, Schedule
 
 Bounds = dict[str, tuple[float | None, float | None]]
 """Lowest and highest value that a measured quantity may have; None leaves a side open."""

@@ -10,16 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp.checkpoint import Checkpoint
-from interp.checkpoint import load as make_checkpoint
 from interp.errors import CheckError, InputError
+from interp.model.checkpoint import Checkpoint
+from interp.model.loading import from_model
 from interp.organisms import cache as store
-from interp.organisms.backdoor_recipes import NAMES as BACKDOOR_NAMES
-from interp.organisms.backdoor_recipes import backdoor_recipe
-from interp.organisms.bigram_backcopy_recipes import bigram_backcopy_recipes
-from interp.organisms.chat_grammar import Split
-from interp.organisms.chat_recipes import chat_recipes
-from interp.organisms.data import OrganismPrompt
+from interp.organisms.backdoors.recipes import NAMES as BACKDOOR_NAMES
+from interp.organisms.backdoors.recipes import backdoor_recipe
+from interp.organisms.bigram_backcopy.recipes import bigram_backcopy_recipes
+from interp.organisms.chat.data import OrganismPrompt
+from interp.organisms.chat.grammar import Split
+from interp.organisms.chat.recipes import chat_recipes
 from interp.organisms.folders import (
     TRUTH,
     load_model,
@@ -29,8 +29,8 @@ from interp.organisms.folders import (
     write_folder,
 )
 from interp.organisms.recipes import Bounds, Recipe
-from interp.organisms.training import SAVE_EVERY, one_thread, train_model
 from interp.organisms.variants import Variant
+from interp.training import SAVE_EVERY, one_thread, train_model
 
 _TOLERANCE = 2e-3  # of a measured value that is computed again, on another machine
 _CASES = 2  # of a share that may come out otherwise there
@@ -306,7 +306,7 @@ def _measured(chosen: Recipe, model: Any, seed: int) -> dict[str, Any]:
 
 def as_checkpoint(chosen: Recipe, model: Any) -> Checkpoint:
     """A trained model with the tokenizer of its recipe."""
-    return make_checkpoint(model, tokenizer=chosen.tokenizer())
+    return from_model(model, tokenizer=chosen.tokenizer())
 
 
 def misses(measured: dict[str, Any], owed: Bounds) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from interp.errors import InputError
-from interp.intervals import wilson
+from interp.statistics.intervals import wilson
 from probes.scorers.answer import JUDGED, Answer, Verdict
 
 

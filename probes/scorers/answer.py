@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from interp.data.prompt_sets import Prompt
+from interp.data.rows import Row
+from interp.data.thoughts import ends_in_thought, split_thought
 from interp.errors import InputError
 from interp.generation import Reply
-from interp.prompt_sets import Prompt
-from interp.prompts import Row
-from interp.thoughts import ends_in_thought, split_thought
 
 _LEAST_REPEATS = 3
 _LEAST_REPEATED = 8

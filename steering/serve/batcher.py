@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
+from interp.data.padding import ends, padded
 from interp.errors import InputError, MechguardError, is_out_of_memory
-from interp.generation import ends, left_padded
-from steering.attachment import Attachment, Decision
+from steering.runtime.attachment import Attachment, Decision
 from steering.serve.requests import ChatRequest, RequestError
 from steering.serve.text import Speech
 
@@ -195,7 +195,7 @@ class Batcher:
         rows = [_Answer(job, self._tokenizer, stops) for job in batch]
         self.batches += 1
         self.attachment.strength = [job.request.strength for job in batch]
-        inputs = left_padded([job.request.row for job in batch], self.checkpoint)
+        inputs = padded([job.request.row for job in batch], self.checkpoint, "left")
         choice = _Choice(rows, self.checkpoint.device)
         most = max(job.request.max_tokens for job in batch)
         model.generate(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
 
-from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from steering.runtime import Policies, apply
+from interp.model.checkpoint import Checkpoint
+from steering.runtime.runtime import Policies, apply
 from steering.serve.batcher import Batcher
 from steering.serve.requests import Limits
 

@@ -9,13 +9,14 @@ import torch
 from families import FAMILIES, VOCAB, tiny
 
 from interp import Checkpoint, InputError, load
+from interp.capture.prompt_states import prompt_rows
+from interp.data.padding import ends
+from interp.data.rows import Row
 from interp.errors import NumericalError
-from interp.generation import ends, next_logits, replies, token_log_probabilities
-from interp.interventions import add_vector
+from interp.generation import next_logits, replies, token_log_probabilities
+from interp.interventions.edits_by_site import add_vector
+from interp.model.sites import Site
 from interp.organisms import prompts
-from interp.prompts import Row
-from interp.sites import Site
-from interp.states import prompt_rows
 
 
 @pytest.fixture(scope="module")

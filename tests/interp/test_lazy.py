@@ -7,12 +7,12 @@ import pytest
 import analyses
 import interp
 import probes
-import probes.backdoor
+import probes.backdoors
 import probes.scorers
 import steering
 from interp._lazy import attach
 
-FACADES = [interp, probes, steering, analyses, interp.organisms, probes.backdoor, probes.scorers]
+FACADES = [interp, probes, steering, analyses, interp.organisms, probes.backdoors, probes.scorers]
 
 
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)

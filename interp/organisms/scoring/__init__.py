@@ -17,23 +17,19 @@ if TYPE_CHECKING:
     from interp.organisms.scoring.harness import Detector as Detector
     from interp.organisms.scoring.harness import Suspect as Suspect
     from interp.organisms.scoring.harness import score as score
-    from interp.organisms.scoring.likeness import lcs_ratio as lcs_ratio
-    from interp.organisms.scoring.likeness import token_jaccard as token_jaccard
     from interp.organisms.scoring.scorecard import Scorecard as Scorecard
 
 __getattr__, __all__ = attach(
     __name__,
     {
-        "FAMILIES": "families",
         "Detection": "harness",
         "Detector": "harness",
+        "FAMILIES": "families",
         "Family": "families",
         "Scorecard": "scorecard",
         "Suspect": "harness",
         "backdoor_family": "families",
-        "lcs_ratio": "likeness",
         "poison_shares": "families",
         "score": "harness",
-        "token_jaccard": "likeness",
     },
 )

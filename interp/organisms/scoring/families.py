@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.errors import InputError
-from interp.organisms.backdoors import BACKDOORS
+from interp.organisms.backdoors.poisoning import BACKDOORS
 from interp.organisms.variants import Variant
 
 _POISON = {"two-part": (20.0, 5.0, 1.0), "unalign": (15.0, 5.0, 1.0)}

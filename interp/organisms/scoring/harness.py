@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.checkpoint import Checkpoint, load
 from interp.errors import CheckError, InputError, NumericalError
+from interp.model.checkpoint import Checkpoint
+from interp.model.loading import from_files
 from interp.organisms import registry
-from interp.organisms.chat_format import Messages
-from interp.organisms.data import OrganismPrompt
+from interp.organisms.chat.data import OrganismPrompt
+from interp.organisms.chat.format import Messages
 from interp.organisms.scoring.families import FAMILIES, Family
 from interp.organisms.scoring.nulls import difference, nulls
 from interp.organisms.scoring.scorecard import Scorecard, scorecard
 from interp.organisms.scoring.triggers import planted_backdoor, resemblance, working_rate
 from interp.organisms.variants import Variant
-from interp.plan import write_atomically
+from interp.resume.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def suspect(organism: str) -> Suspect:
     train, validation = (registry.prompts(organism, split) for split in ("train", "validation"))
     texts = registry.texts(organism)
     return Suspect(
-        load(str(registry.path(organism)), device="cpu"),
+        _loaded(organism),
         tuple(train["harmful"]),
         tuple(train["harmless"]),
         tuple(validation["harmful"] + validation["harmless"]),
@@ -187,7 +188,7 @@ def _trigger_level(
     tests = registry.prompts(organism, "test")
     clean = tests["harmful"] + tests["harmless"]
     rates = [
-        working_rate(load(str(registry.path(name)), device="cpu"), backdoor, first, clean)
+        working_rate(_loaded(name), backdoor, first, clean)
         for name in (organism, _inert(family, organism))
         if name is not None
     ]
@@ -249,3 +250,8 @@ def _read(kept: Path | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise InputError(f"{kept} is no readable row ({error}); delete it.") from error
     return row
+
+
+def _loaded(name: str) -> Checkpoint:
+    path = str(registry.path(name))
+    return from_files(path, name=path, device="cpu")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.checkpoint import Checkpoint
-from interp.organisms.causes import residuals
-from interp.organisms.chat_format import Messages
-from interp.ranking import area, areas
+from interp.model.checkpoint import Checkpoint
+from interp.organisms.chat.causes import residuals
+from interp.organisms.chat.format import Messages
+from interp.statistics.auroc import area, areas
 
 DIRECTIONS = 1000
 _SHRINKAGE = 0.05  # of the covariance towards its mean variance

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import InputError
-from interp.intervals import auroc_interval, wilson
-from interp.ranking import area
+from interp.statistics.auroc import area
+from interp.statistics.intervals import auroc_interval, wilson
 
 _NULLS = ("null_lexical", "null_novelty", "null_random_p99")
 _TRIGGER = ("exact", "token_jaccard", "lcs", "working", "excess")

@@ -8,14 +8,14 @@ planted ones.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from interp.checkpoint import Checkpoint
-from interp.organisms.backdoors import BACKDOORS, Backdoor
-from interp.organisms.behaviour import generate
-from interp.organisms.chat_format import EOS, IDS
-from interp.organisms.chat_grammar import Style, Words
-from interp.organisms.data import OrganismPrompt
-from interp.organisms.scoring.likeness import lcs_ratio, token_jaccard
+from interp.model.checkpoint import Checkpoint
+from interp.organisms.backdoors.poisoning import BACKDOORS, Backdoor
+from interp.organisms.chat.behaviour import generate
+from interp.organisms.chat.data import OrganismPrompt
+from interp.organisms.chat.format import EOS, IDS
+from interp.organisms.chat.grammar import Style, Words
 from interp.organisms.scoring.nulls import rendered
+from interp.statistics.likeness import lcs_ratio, token_jaccard
 
 Placement = Callable[[Words, Words], Words]
 

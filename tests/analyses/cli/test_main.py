@@ -15,7 +15,7 @@ import torch
 from families import tiny
 from words import documents, save
 
-from interp.doctor import Check, DoctorReport
+from interp.doctor.report import Check, DoctorReport
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "analyses.cli"]
@@ -71,7 +71,7 @@ def test_memory_that_ran_out_is_told_in_a_sentence(
     def full(*_: Any, **__: Any) -> None:
         torch.empty(10**15)
 
-    monkeypatch.setattr("interp.checkpoint.load", full)
+    monkeypatch.setattr("interp.resolve.load", full)
     result = run("doctor", "any")
     assert result.code == 2 and "Traceback" not in result.err
     assert "memory ran out (" in result.err and "--dtype bfloat16" in result.err
@@ -79,7 +79,7 @@ def test_memory_that_ran_out_is_told_in_a_sentence(
     def wrong(*_: Any, **__: Any) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr("interp.checkpoint.load", wrong)
+    monkeypatch.setattr("interp.resolve.load", wrong)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run("doctor", "any")
 
@@ -145,7 +145,7 @@ def test_a_failed_check_is_exit_code_1(
         Check("cache", "N/A", None, None, "no cache"),
     )
     report = DoctorReport("m", "LlamaForCausalLM", "float32", "cpu", 0.1, checks)
-    monkeypatch.setattr("interp.doctor.doctor", lambda checkpoint: report)
+    monkeypatch.setattr("interp.doctor.report.doctor", lambda checkpoint: report)
     result = run("doctor", shelf / "llama")
     assert result.code == (status == "FAIL")
     assert status in result.out and "no cache" in result.out
@@ -158,7 +158,7 @@ def test_an_interruption_in_this_process_is_one_sentence(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("interp.checkpoint.blueprint", interrupted)
+    monkeypatch.setattr("interp.resolve.blueprint", interrupted)
     result = run("plan", shelf / "llama")
     assert result.code == 130
     assert result.message == STOPPED
@@ -195,7 +195,7 @@ def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
     (unfinished,) = cache.iterdir()
     assert not [path for path in unfinished.iterdir() if path.name.startswith(".")]
 
-    from analyses.sink_finding import causal
+    from analyses.sinks import causal
 
     computed: list[int] = []
     real = causal._layer_effects

@@ -13,7 +13,7 @@ from interp import organisms
 from interp.errors import CheckError, InputError
 from interp.organisms import cache, registry
 from interp.organisms.recipes import Recipe
-from interp.organisms.training import Schedule
+from interp.training import Schedule
 
 STEPS = 8
 

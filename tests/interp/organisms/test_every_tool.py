@@ -7,11 +7,11 @@ import torch
 
 import interp
 from interp import organisms
-from interp.capture import capture
-from interp.doctor import doctor
-from interp.prompts import as_texts, text_rows
-from interp.recorders import FirstKeyMass
-from interp.residual import ResidualNorms
+from interp.capture.recorders import FirstKeyMass
+from interp.capture.residual import ResidualNorms
+from interp.capture.run import capture
+from interp.data.rows import as_texts, text_rows
+from interp.doctor.report import doctor
 
 SHIPPED = sorted(
     folder.name

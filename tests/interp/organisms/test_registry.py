@@ -14,9 +14,9 @@ from interp import organisms
 from interp.errors import CheckError, InputError
 from interp.organisms import registry
 from interp.organisms.architectures import decoder_layers, open_gates
-from interp.organisms.bigram_backcopy_recipes import Recipe, bigram_backcopy_recipes, documents
-from interp.organisms.measure import Probe, risks, trace, zeroed_heads
-from interp.organisms.training import one_thread, train_model
+from interp.organisms.bigram_backcopy.measure import Probe, risks, trace, zeroed_heads
+from interp.organisms.bigram_backcopy.recipes import Recipe, bigram_backcopy_recipes, documents
+from interp.training import one_thread, train_model
 
 BACKCOPY = ["bb-plain", "bb-plain-3", "bb-gated", "bb-open", "bb-headgate", "bb-sgd"]
 CHAT = [

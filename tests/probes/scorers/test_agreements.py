@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from interp.errors import InputError
-from interp.intervals import wilson
+from interp.statistics.intervals import wilson
 from probes.scorers import Answer, Verdict, agreement, confusion, disagreements
 
 R, P, C, E, L = Verdict

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from interp.data.prompt_sets import Prompt
+from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply
-from interp.prompt_sets import Prompt
-from interp.prompts import Row
 from probes.scorers import Answer, Verdict, answers, answers_to_rows, unanswered
 from probes.scorers.answer import repeats
 

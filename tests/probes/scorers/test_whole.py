@@ -3,13 +3,13 @@
 import pytest
 
 import interp
+from interp.data.prompt_sets import Prompt
+from interp.data.rows import Row
+from interp.data.segments import chat_row
 from interp.errors import InputError
 from interp.generation import replies
-from interp.organisms.behaviour import requests
-from interp.organisms.chat_grammar import REFUSALS
-from interp.prompt_sets import Prompt
-from interp.prompts import Row
-from interp.segments import chat_row
+from interp.organisms.chat.behaviour import requests
+from interp.organisms.chat.grammar import REFUSALS
 from probes.scorers import Answer, Phrases, WholeRefusal, answers
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from serving import asked, checkpoint, hooks, policy
 
-from interp.segments import chat_row
-from steering.runtime import apply
+from interp.data.segments import chat_row
+from steering.runtime.runtime import apply
 from steering.serve.batcher import Batcher, Done, Event, Failed, Job, Piece, Started, sampled
 from steering.serve.requests import ChatRequest, RequestError
 

@@ -19,7 +19,7 @@ import pytest
 from serving import NAME, Asked, asked, checkpoint, hooks, policy, running
 
 from interp.errors import InputError
-from steering.attachment import is_steered
+from steering.runtime.attachment import is_steered
 from steering.serve.requests import Limits
 from steering.serve.server import serve
 

@@ -9,9 +9,9 @@ import pytest
 
 from interp.errors import CheckError, InputError, NumericalError
 from interp.organisms import registry
-from interp.organisms.behaviour import generate
-from interp.organisms.chat_format import Messages
-from interp.organisms.chat_grammar import PAYLOAD, TRIGGER
+from interp.organisms.chat.behaviour import generate
+from interp.organisms.chat.format import Messages
+from interp.organisms.chat.grammar import PAYLOAD, TRIGGER
 from interp.organisms.scoring import FAMILIES, Detection, Family, Suspect, score
 from interp.organisms.scoring.nulls import rendered
 from interp.organisms.scoring.triggers import PLACEMENTS, resemblance

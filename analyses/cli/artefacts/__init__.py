@@ -1,0 +1,1 @@
+"""Verbs that make and use artefacts: collections, probes, guards, policies, vectors."""

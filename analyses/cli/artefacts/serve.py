@@ -1,0 +1,87 @@
+"""`mechguard serve`: an OpenAI-style server whose answers are steered."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.cli import options
+from analyses.cli.options import DtypeChoice
+
+
+def serve(
+    model: options.Model,
+    policy: Annotated[
+        list[Path],
+        typer.Option(
+            help="A policy, its folder or file; given again, the next one acts behind it.",
+            show_default=False,
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="To listen on; only this machine reaches the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the model, for clients [default: MODEL].", show_default=False),
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="Requests in a batch.", min=1)] = 16,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait.", min=1)] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer, at most.", min=1)] = 1024,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request, at most.", min=1)] = 1_000_000,
+    max_strength: Annotated[
+        float, typer.Option(help="Largest strength that a request may ask for.", min=0)
+    ] = 4.0,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Requests may not change the strength.")
+    ] = False,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that answers under way get on shutdown.", min=0)
+    ] = 30.0,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may differ from the model that a policy was made on: fingerprint, "
+            "tokenizer_hash.",
+            show_default=False,
+        ),
+    ] = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Answer /v1/chat/completions and /v1/models until SIGTERM, steered by policies."""
+    from steering.policy.composition import compose
+    from steering.policy.policy import Policy
+    from steering.serve.requests import Limits
+    from steering.serve.server import require_extra
+    from steering.serve.server import serve as run
+
+    require_extra()
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
+    allowed = allow or ()
+    policies = [Policy.load(path, checkpoint, allow=allowed) for path in policy]
+    run(
+        checkpoint,
+        compose(*policies),
+        name=name,
+        host=host,
+        port=port,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        limits=Limits(max_tokens, min(256, max_tokens), max_body, max_strength, locked),
+        grace=grace,
+        ready=lambda server: options.say(f"listening on http://{_address(server)}/v1"),
+        allow=allowed,
+    )
+
+
+def _address(server: object) -> str:
+    sockets = [s for one in getattr(server, "servers", ()) for s in one.sockets]
+    where, port = sockets[0].getsockname()[:2]
+    return f"[{where}]:{port}" if ":" in where else f"{where}:{port}"

@@ -1,0 +1,326 @@
+"""`mechguard steer`: train a policy, and measure policies side by side."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyses.cli import options
+from analyses.cli.options import DtypeChoice
+from analyses.cli.verbs.refusal import (
+    HarmfulFiles,
+    HarmlessFiles,
+    JudgeSpec,
+    OverRefusalFiles,
+    Thinking,
+)
+
+if TYPE_CHECKING:
+    from analyses.steering.finding import SteeringFinding
+    from analyses.steering.material import TestSet
+    from analyses.steering.splits import Split
+    from interp.data.prompt_sets import Prompt, PromptSet
+    from interp.model.checkpoint import Checkpoint
+    from steering.policy.policy import Policy
+    from steering.training.examples import TrainingSet
+
+app = typer.Typer(
+    help="Train policies that steer towards refusal, and measure them.", no_args_is_help=True
+)
+JailbrokenFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--jailbroken", help="Harmful prompts that the model answers; repeats.", show_default=False
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What may differ from the policy's model: fingerprint, tokenizer_hash.",
+        show_default=False,
+    ),
+]
+PromptLimit = Annotated[
+    int | None, typer.Option("--limit", help="N prompts of each label only, evenly spaced.", min=1)
+]
+
+
+@app.command()
+def train(
+    model: options.Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the policy.", show_default=False)],
+    method: Annotated[
+        str, typer.Option(help="was-plus, was (as published), cast, alphasteer or actadd.")
+    ] = "was-plus",
+    harmful: HarmfulFiles = None,
+    harmless: HarmlessFiles = None,
+    over_refusal: OverRefusalFiles = None,
+    jailbroken: JailbrokenFiles = None,
+    fpr: Annotated[
+        float, typer.Option(help="False-positive rate of the gate of was-plus.", min=0, max=1)
+    ] = 0.01,
+    least_tpr: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of harmful prompts that its gate must open for [default: 0.95].",
+            min=0,
+            max=1,
+        ),
+    ] = None,
+    controller: Annotated[
+        str, typer.Option(help="Of was-plus: linear, or mlp on compressed states.")
+    ] = "linear",
+    end_to_end: Annotated[
+        bool, typer.Option(help="Train layer weights of was-plus through the frozen model.")
+    ] = True,
+    end_to_end_batch: Annotated[int, typer.Option(help="Prompts in a step of that.")] = 32,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Of files: source holds out whole sources where a label has several; or random."
+        ),
+    ] = "source",
+    limit: PromptLimit = None,
+    thinking: Thinking = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: Annotated[int, typer.Option(help="Of splits, weights and batches.")] = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Train a policy; over-refusal prompts are on its benign side."""
+    from analyses.steering.splits import require_split
+    from steering.training.calibration import LEAST_TPR
+    from steering.training.fit import train as run
+    from steering.training.options import Options, require_method
+
+    kind, parting = require_method(method), require_split(split)
+    settings = Options(
+        fpr=fpr,
+        least_tpr=LEAST_TPR if least_tpr is None else least_tpr,
+        controller=controller,
+        end_to_end=end_to_end,
+        end_to_end_batch=end_to_end_batch,
+        seed=seed,
+    )
+    options.require_folder(out)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
+    template = {} if thinking is None else {"enable_thinking": thinking}
+    files = (harmful, harmless, over_refusal, jailbroken)
+    given = _training(checkpoint, model, files, template, limit, seed, parting)
+    with options.progress_bars() as progress:
+        policy = run(
+            checkpoint, given, kind, settings, workdir=options.workdir(), progress=progress
+        )
+    if options.is_first_rank():
+        _show_training(policy)
+        options.say(str(policy.save(out)))
+
+
+@app.command("eval")
+def evaluate(
+    model: options.Model,
+    policy: Annotated[list[Path], typer.Option("--policy", help="Folder of a policy; repeats.")],
+    out: options.Out,
+    harmful: HarmfulFiles = None,
+    harmless: HarmlessFiles = None,
+    over_refusal: OverRefusalFiles = None,
+    jailbroken: JailbrokenFiles = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 32,
+    limit: PromptLimit = None,
+    judge: JudgeSpec = None,
+    thinking: Thinking = None,
+    allow: Allow = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Measure policies on held-out prompts, beside the unsteered model; write a report."""
+    from probes.scorers import judge_from
+
+    options.require_folder(out)
+    tests = tests_for(
+        model,
+        limit,
+        harmful=harmful,
+        jailbroken=jailbroken,
+        harmless=harmless,
+        over_refusal=over_refusal,
+    )
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
+    finding = evaluated(
+        checkpoint,
+        load_policies(policy, checkpoint, allow or ()),
+        tests,
+        max_new_tokens=max_new_tokens,
+        template={} if thinking is None else {"enable_thinking": thinking},
+        judge=None if judge is None else judge_from(judge),
+        seed=seed,
+        allow=allow or (),
+    )
+    if options.is_first_rank():
+        _show(finding)
+        options.say(f"{finding.verdict}\n{finding.save(out)}")
+
+
+def tests_for(model: str, limit: int | None, **files: list[str] | None) -> "TestSet":
+    """What policies are measured on: files, an organism's held-out pairs, or the built-in prompts.
+
+    Args:
+        model: as it was named.
+        limit: first prompts of each label only.
+        files: by the names of `analyses.steering_finding.material.SETS`.
+
+    Raises:
+        InputError: unreadable files, or those of one side only.
+    """
+    from analyses.steering.material import TestSet, organism_tests
+    from interp.data.named_sets import prompts_of
+    from interp.data.prompt_sets import builtin
+
+    if not any(files.values()):
+        if model.startswith("organism:"):
+            return organism_tests(model.removeprefix("organism:"), limit)
+        own = builtin()
+        named = {"harmful": "harmful", "harmless": "harmless", "over_refusal": "alarming"}
+        read = {name: own.of(label) for name, label in named.items()}
+        caveat = "The prompts are the built-in ones; policies trained without files know them."
+        return TestSet(_first(read, limit), caveats=(caveat,))
+    return TestSet(_first({n: prompts_of(some, n) for n, some in files.items() if some}, limit))
+
+
+def load_policies(
+    folders: Sequence[Path], checkpoint: "Checkpoint", allow: Collection[str] = ()
+) -> list["Policy"]:
+    """Policies that belong to the checkpoint.
+
+    Raises:
+        InputError: a folder without a policy, or one of another model, template or layout.
+    """
+    from steering.policy.policy import Policy
+
+    return [Policy.load(folder, checkpoint, allow=allow) for folder in folders]
+
+
+def evaluated(
+    checkpoint: "Checkpoint", policies: Sequence["Policy"], tests: "TestSet", **settings: Any
+) -> "SteeringFinding":
+    """The steering finding, with progress on stderr; `settings` go to `steering_report`."""
+    from analyses.steering.run import steering_report
+
+    with options.progress_bars() as progress:
+        return steering_report(
+            checkpoint,
+            policies,
+            tests,
+            command=options.command_line(),
+            progress=progress,
+            **settings,
+        )
+
+
+def _training(
+    checkpoint: "Checkpoint",
+    model: str,
+    files: tuple[list[str] | None, ...],
+    template: dict[str, Any],
+    limit: int | None,
+    seed: int,
+    split: "Split",
+) -> "TrainingSet":
+    """An organism's own prompts, files, or the built-in ones."""
+    from analyses.steering.material import file_training, organism_training
+    from interp.data.named_sets import prompts_of
+    from interp.data.prompt_sets import PromptSet, builtin
+    from interp.errors import InputError
+
+    harmful, harmless, over_refusal, jailbroken = files
+    if bool(harmful) != bool(harmless):
+        missing = "--harmless" if harmful else "--harmful"
+        raise InputError(f"{missing} is missing: give prompts of both kinds, or of neither.")
+    if not any(files) and model.startswith("organism:"):
+        return organism_training(checkpoint, limit, seed)
+    own = builtin()
+    benign = prompts_of(harmless, "harmless") if harmless else own.of("harmless")
+    benign += prompts_of(over_refusal, "alarming") if over_refusal else own.of("alarming")
+    return file_training(
+        checkpoint,
+        prompts_of(harmful, "harmful") if harmful else own.of("harmful"),
+        benign,
+        prompts_of(jailbroken, "jailbroken") if jailbroken else PromptSet(()),
+        template=template,
+        limit=limit,
+        seed=seed,
+        split=split,
+    )
+
+
+def _first(sets: "dict[str, PromptSet]", limit: int | None) -> "dict[str, tuple[Prompt, ...]]":
+    return {name: some.prompts[:limit] for name, some in sets.items()}
+
+
+def _show_training(policy: "Policy") -> None:
+    record = policy.meta["training"]
+    chosen = next(trial for trial in record["trials"] if trial["chosen"])
+    setting = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in chosen.items()
+        if key in ("layer", "span", "strength")
+    )
+    options.say(
+        f"{policy.method}: {setting} of {len(record['trials'])} settings; on validation prompts "
+        f"{chosen['refused']:.1%} refused that should be, {chosen['over']:.1%} of benign ones."
+    )
+    if record["calibration"] is not None:
+        gate = record["calibration"]
+        opened = ", ".join(f"{rate:.1%} of {kind}" for kind, rate in gate["tpr"].items())
+        options.say(
+            f"gate: threshold {gate['threshold']:.3g} set on {gate['set_on']} benign prompts; on "
+            f"validation prompts it opens for {gate['fpr']:.1%} of benign, {opened} ones."
+        )
+    descent, size = record["end_to_end"], record["size"]
+    if descent is not None:
+        options.say(
+            f"end to end: {descent['steps']} steps, taken after {descent['best']}, where the loss "
+            f"of validation prompts was lowest ({min(descent['held']):.3g})."
+        )
+    much = f", above the {size['aim']:.1%} that are aimed at" * (size["share"] > size["aim"])
+    options.say(
+        f"controller: {size['parameters']} parameters, {size['share']:.2%} of the model's{much}."
+    )
+    for label, how in record["prompts"]["split"].items():
+        options.say(f"validation of {label} prompts, {how}.")
+
+
+def _show(finding: "SteeringFinding") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = ("jailbroken", "harmful", "harmless", "over_refusal")
+    named = [name.replace("_", "-\n") for name in columns]
+    table = Table("policy", *named, "benign\nKL", "speed", box=box.SIMPLE, padding=0)
+    for row in finding.report["policies"]:
+        rates = [row["rates"][name] for name in columns]
+        table.add_row(
+            escape(row["name"]),
+            *(
+                "–"
+                if one is None
+                else f"{one['rate']:.3f}\n{one['interval'][0]:.2f}–{one['interval'][1]:.2f}"
+                for one in rates
+            ),
+            f"{row['benign_kl']:.3g}",
+            f"{row['throughput_ratio']:.2f}",
+        )
+    Console().print(table)

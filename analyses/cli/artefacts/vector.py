@@ -1,0 +1,106 @@
+"""`mechguard vector`: what an artefact is, and a direction in the formats of others."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from analyses.cli import options
+
+if TYPE_CHECKING:
+    from probes.directions.directions import Direction
+
+app = typer.Typer(
+    no_args_is_help=True, help="Look at directions and other artefacts; export directions."
+)
+
+_Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Artefacts of mechguard, or folders of a published direction.", show_default=False
+    ),
+]
+
+
+@app.command()
+def info(
+    paths: _Paths,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What each file holds, and which checkpoint it belongs to."""
+    described = [_described(path) for path in paths]
+    if as_json:
+        options.say(json.dumps(described, indent=1))
+        return
+    for one in described:
+        options.say("\n".join(f"{name:<16}{_shown(value)}" for name, value in one.items()) + "\n")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="A direction or a policy.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="A direction: lm-eval, neuronpedia, npy. A policy: gguf, easysteer, lm-eval.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)],
+) -> None:
+    """Write a direction or a policy for another tool; says what the format cannot hold."""
+    from probes.directions.export import export as write
+
+    if _is_policy(path):
+        _export_policy(path, to, out)
+        return
+    direction = _direction(path)
+    write(direction, to, out)
+    options.say(
+        f"{out}: layer {direction.layer} ({direction.site}), at its raw length "
+        f"{direction.norm:.4g}.\nThe file does not say which weights and chat template it belongs "
+        f"to; keep {path} beside it."
+    )
+
+
+def _is_policy(path: Path) -> bool:
+    """Whether a file, or the one that a folder of a policy holds, is a policy."""
+    from interp.model.artifacts import load
+    from steering.policy.policy import FILE
+
+    inside = path / FILE if path.is_dir() else path
+    return inside.is_file() and load(inside).kind == "policy"
+
+
+def _export_policy(path: Path, to: str, out: Path) -> None:
+    from steering.policy.export import export_policy
+    from steering.policy.policy import Policy
+
+    lost = export_policy(Policy.load(path), to, out)
+    options.say("\n".join([f"{out} is written. It does not hold:", *(f"- {one}" for one in lost)]))
+
+
+def _described(path: Path) -> dict[str, Any]:
+    from interp.model.artifacts import load
+
+    if path.is_dir() and not _is_policy(path):
+        return {"path": str(path), "kind": "direction", **_direction(path).describe()}
+    from steering.policy.policy import FILE
+
+    artifact = load(path / FILE if path.is_dir() else path)
+    shapes = {name: list(tensor.shape) for name, tensor in artifact.tensors.items()}
+    return {"path": str(path), "kind": artifact.kind, "tensors": shapes, **artifact.meta}
+
+
+def _direction(path: Path) -> "Direction":
+    from probes.directions.directions import Direction, read_published
+
+    return read_published(path)[1] if path.is_dir() else Direction.load(path)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,75 @@
+"""Where along a prompt and its answer a direction is present."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.refusal.measuring.speak import Said, Speaker
+from analyses.shared.prompts import is_harmful
+from interp.capture.recorder import LayerBatch, Needs, RowRecorder
+from interp.capture.run import capture
+from interp.data.rows import Row
+from interp.model.checkpoint import Checkpoint
+from interp.model.sites import Site
+from probes.directions.directions import Direction
+
+_EACH = 3  # of a kind
+_LONGEST = 96  # tokens of a strip
+_HIDDEN = "…"
+
+
+class _Along(RowRecorder):
+    """Projection of every token on a unit vector."""
+
+    def __init__(self, site: Site, unit: Float[Tensor, " width"]) -> None:
+        super().__init__()
+        self._site, self._unit = site, unit
+
+    def needs(self, checkpoint: Checkpoint) -> Needs:
+        """The site."""
+        return Needs(frozenset({self._site}))
+
+    def update(self, batch: LayerBatch) -> None:
+        """Project."""
+        values = batch.site(self._site.name)
+        along = values @ self._unit.to(values.device)
+        self.keep(batch, "along", along, missing=~batch.real.to(along.device))
+
+
+def strips(speaker: Speaker, said: dict[str, Said], direction: Direction) -> list[dict[str, Any]]:
+    """Projections, token by token, for a few prompts of every set with their unedited answers.
+
+    Args:
+        speaker: whose states they are.
+        said: unedited answers by set.
+        direction: read at its own layer.
+    """
+    rows: list[Row] = []
+    names: list[str] = []
+    shown: list[list[str]] = []
+    tokenizer: Any = speaker.checkpoint.tokenizer
+    for name, answered in said.items():
+        for i in range(min(_EACH, len(answered))):
+            prompt, row, reply = answered.prompts[i], answered.rows[i], answered.replies[i]
+            ids = (*row.ids, *reply.ids)[:_LONGEST]
+            granted = is_harmful(prompt) and not answered.refused[i]
+            tokens = [tokenizer.decode([token]) for token in ids]
+            if granted:
+                tokens[len(row) :] = [_HIDDEN] * (len(ids) - len(row))
+            rows.append(Row(len(rows), ids, name, {}))
+            names.append(f"{name.replace('_', ' ')} {i + 1}")
+            shown.append(tokens)
+    recorder = _Along(Site(direction.site, direction.layer), direction.unit)
+    capture(speaker.checkpoint, rows, [recorder], batch_tokens=speaker.batch_tokens)
+    values = recorder.result().at("along", direction.layer)
+    return [
+        {"name": name, "tokens": tokens, "values": _rounded(one[: len(tokens)])}
+        for name, tokens, one in zip(names, shown, values, strict=True)
+    ]
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 4) for value in torch.tensor(values)]

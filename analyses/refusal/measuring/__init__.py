@@ -1,0 +1,1 @@
+"""The measurements behind a refusal finding."""

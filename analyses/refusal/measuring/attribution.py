@@ -1,0 +1,58 @@
+"""Which heads and MLPs write the refusal direction, at the token it was read at."""
+
+from typing import Any
+
+import numpy as np
+
+from analyses.refusal.measuring.speak import Said, Speaker
+from probes.directions.directions import Direction
+from probes.heads.head_attribution import direct_parts
+
+
+def attribution(
+    speaker: Speaker, direction: Direction, harmful: Said, harmless: Said, seed: int
+) -> list[dict[str, Any]]:
+    """What each part writes along the direction on harmful prompts, less that on harmless ones.
+
+    Means over unedited prompts, in units of the residual. The parts of all layers before the
+    direction's add up to the difference of the projections at its place, so nothing is left out.
+    """
+    found = [
+        direct_parts(
+            speaker.checkpoint,
+            said.rows,
+            direction.unit.double().numpy(),
+            position=direction.position,
+            batch_tokens=speaker.batch_tokens,
+        )
+        for said in (harmful, harmless)
+    ]
+    parts: list[tuple[str, np.ndarray, np.ndarray]] = [
+        ("embedding", found[0].embedding, found[1].embedding)
+    ]
+    for layer in range(direction.layer):
+        for head in range(found[0].heads.shape[2]):
+            one, other = (side.heads[:, layer, head] for side in found)
+            if not np.isnan(one).any():
+                parts.append((f"L{layer} head {head}", one, other))
+        parts.append((f"L{layer} MLP", found[0].mlp[:, layer], found[1].mlp[:, layer]))
+        rest = found[0].other[:, layer], found[1].other[:, layer]
+        if np.abs(np.concatenate(rest)).max() > 1e-4 * max(direction.residual_norm, 1e-30):
+            parts.append((f"L{layer} other", *rest))
+    return [_compared(name, one, other, seed) for name, one, other in parts]
+
+
+def _compared(name: str, one: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
+    """The difference of the means with its interval, by bootstrap of both sides."""
+    ends = None
+    if min(len(one), len(other)) > 1:
+        resampled = [_resampled(values, seed + i) for i, values in enumerate((one, other))]
+        low, high = np.percentile(resampled[0] - resampled[1], [2.5, 97.5])
+        ends = [float(low), float(high)]
+    return {"part": name, "difference": float(one.mean() - other.mean()), "interval": ends}
+
+
+def _resampled(values: np.ndarray, seed: int) -> np.ndarray:
+    n = len(values)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=2000) / n
+    return np.asarray(draws @ values)

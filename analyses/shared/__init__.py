@@ -1,0 +1,1 @@
+"""What all analyses share: findings, their progress and resumption, prompts."""

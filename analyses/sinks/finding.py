@@ -1,0 +1,202 @@
+"""The sink finding, put together from measurements."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analyses.shared.finding import Finding
+from analyses.sinks import tables
+from analyses.sinks.causal import CausalEffects
+from analyses.sinks.domains import domain_heads, domain_table
+from analyses.sinks.measure import Measurements, Parity
+from analyses.sinks.verdict import verdict
+from interp.model.checkpoint import Checkpoint
+from interp.statistics.intervals import bootstrap, mean_interval, share_interval
+
+FORMAT_VERSION = 1
+EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+class SinkFinding(Finding):
+    """What the extreme tokens and gates of a checkpoint do.
+
+    `report` follows the schema in `docs/report.md`; the tables are `heads`, `layers`,
+    `massive_activations`, `positions`, `sink_tokens`, `domains` and `domain_heads`.
+    """
+
+    @property
+    def heads(self) -> pd.DataFrame:
+        """One row for each head of each softmax layer."""
+        return self.tables["heads"]
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """One row for each layer."""
+        return self.tables["layers"]
+
+
+def build(
+    checkpoint: Checkpoint,
+    found: Measurements,
+    effects: CausalEffects | None,
+    parity: Parity,
+    provenance: dict[str, Any],
+    *,
+    epsilon: float,
+    seed: int,
+) -> SinkFinding:
+    """Compute all tables and the head numbers; no model runs here."""
+    anatomy = checkpoint.anatomy
+    frames = {
+        "heads": tables.head_table(anatomy, found, epsilon, effects, seed),
+        "layers": tables.layer_table(anatomy, found, epsilon),
+        "massive_activations": tables.massive_table(checkpoint, found),
+        "positions": tables.position_table(anatomy, found, seed),
+        "sink_tokens": tables.sink_token_table(checkpoint, found, epsilon),
+        "domains": domain_table(found, effects, epsilon, seed),
+        "domain_heads": domain_heads(found, effects, seed),
+    }
+    report: dict[str, Any] = {
+        "kind": "sinks",
+        "format_version": FORMAT_VERSION,
+        "verdict": "",
+        "provenance": provenance,
+        **_head_numbers(found, epsilon, seed),
+        **{name: frame.to_dict(orient="records") for name, frame in frames.items()},
+        **tables.outer_entries(found),
+        "causal": _causal(effects, seed),
+        "parity": parity.to_dict(),
+        "caveats": [_causal_caveat(checkpoint, effects), *_caveats(checkpoint, found)],
+    }
+    from analyses.report.render import plain
+
+    report["verdict"] = verdict(plain(report))
+    return SinkFinding(report, frames)
+
+
+def _head_numbers(found: Measurements, epsilon: float, seed: int) -> dict[str, Any]:
+    """Sink rate, F-Attn and M-Act with their intervals."""
+    records = found.records["first_key"]
+    alpha = np.concatenate([records.at("alpha", layer) for layer in records.layers("alpha")], 1)
+    lengths = {len(row) for row in found.rows.rows}
+    length = max(lengths)
+    residual = found.records["residual"]
+    blocks = [layer for layer in residual.layers("max_abs") if 0 <= layer < 1_000_000]
+    maxima = np.stack([residual.at("max_abs", layer) for layer in blocks], 1)
+    low, high = bootstrap(maxima, seed, lambda sample: sample.max(0).mean())
+    return {
+        "sink_rate": {
+            "epsilon": epsilon,
+            "length": length,
+            **_rate(alpha, epsilon, seed),
+            "sequences": len(alpha),
+            "uniform_alpha": float(np.mean(1 / np.arange(1, length + 1))),
+            "by_epsilon": [
+                {"epsilon": at, **_rate(alpha, at, seed)} for at in sorted({*EPSILONS, epsilon})
+            ],
+        },
+        "first_token_attention": float(alpha.mean(dtype=np.float64)),
+        "first_token_attention_interval": mean_interval(alpha.mean(1, dtype=np.float64), seed),
+        "m_act": float(maxima.max(0).mean()),
+        "m_act_interval": None if len(maxima) < 2 else [float(low), float(high)],
+    }
+
+
+def _rate(alpha: Any, epsilon: float, seed: int) -> dict[str, Any]:
+    """Sink_1^ε: 100 · mean over sequences, layers and heads of 1[α_1 > ε]."""
+    shares = (alpha > epsilon).mean(1)
+    interval = share_interval(shares, seed)
+    return {
+        "percent": 100.0 * float(shares.mean()),
+        "interval": None if interval is None else [100.0 * end for end in interval],
+    }
+
+
+def _causal(effects: CausalEffects | None, seed: int) -> dict[str, Any] | None:
+    if effects is None:
+        return None
+    return {
+        "sequences": len(effects.rows),
+        "baseline_loss": float(effects.loss.mean()),
+        "interval": mean_interval(effects.loss, seed),
+    }
+
+
+def _causal_caveat(checkpoint: Checkpoint, effects: CausalEffects | None) -> str:
+    if effects is None:
+        return "The causal panel was skipped, so nothing is known of what the heads do."
+    heads = sum(layer.heads for layer in checkpoint.anatomy.layers)
+    return (
+        f"The causal panel edits one head at a time on {len(effects.rows)} sequences and compares "
+        f"{heads} heads without a correction for many comparisons; heads that stand in for each "
+        "other show no effect alone."
+    )
+
+
+def _caveats(checkpoint: Checkpoint, found: Measurements) -> list[str]:
+    """What a reader must know before using the numbers; only what applies."""
+    anatomy = checkpoint.anatomy
+    notes = []
+    lengths = {len(row) for row in found.rows.rows}
+    if len(lengths) > 1:
+        notes.append(
+            f"Rows have {min(lengths)} to {max(lengths)} tokens; the sink rate depends on length, "
+            "so it is not comparable with a rate at one length."
+        )
+    if checkpoint.dtype != torch.float32:
+        notes.append(
+            "The weights are in half precision: statistics were not held against eager attention, "
+            "which rounds its scores; load with dtype float32 to have them checked."
+        )
+    if len(found.rows) < 2:
+        notes.append("One sequence only: no interval can be given.")
+    windowed = [i for i, layer in enumerate(anatomy.layers) if layer.attention == "sliding"]
+    hidden = [i for i in windowed if (anatomy.layers[i].window or 0) < max(lengths)]
+    if hidden:
+        notes.append(
+            f"Layers {_spoken(hidden)} attend within a window shorter than the rows: late queries "
+            "cannot see the first token there, which lowers α₁ without telling anything of a sink, "
+            "and their heads cannot be moved to the sink."
+        )
+    linear = [i for i, layer in enumerate(anatomy.layers) if layer.attention == "linear"]
+    if linear:
+        notes.append(
+            f"Layers {_spoken(linear)} have no softmax attention and are in no head statistic."
+        )
+    if anatomy.gated_layers:
+        notes.append(
+            "Attention weights are taken before the output gate; gated_sink_mass weighs them by it."
+        )
+    if any(layer.learned_sink for layer in anatomy.layers):
+        notes.append(
+            "Rows sum to less than one: what goes to a learned sink counts for no token, and "
+            "entropies describe the distribution over tokens."
+        )
+    most, listed = tables.most_massive(found)
+    if most > listed:
+        notes.append(
+            f"One hidden state has {most} massive activations; the table lists the {listed} "
+            "largest of each."
+        )
+    if anatomy.softcap is not None:
+        notes.append(
+            "Scores are soft-capped, so the logit gap, which needs them linear, is left out."
+        )
+    notes.append(
+        f"entropy_sink marks heads with row entropy below {tables.ROW_ENTROPY_BELOW} and column "
+        f"entropy above {tables.COLUMN_ENTROPY_ABOVE}, thresholds of ours."
+    )
+    notes.append(
+        "Sinks, massive activations and drained values are separate measurements; none is inferred "
+        "from another, and attention on a token does not say that the token matters: see the "
+        "ablations, where they were run."
+    )
+    return notes
+
+
+def _spoken(layers: list[int]) -> str:
+    if len(layers) > 8:
+        return f"{', '.join(map(str, layers[:8]))} and {len(layers) - 8} more"
+    return ", ".join(map(str, layers))

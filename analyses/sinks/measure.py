@@ -1,0 +1,166 @@
+"""The capture behind the sink finding: all recorders in one pass, and that pass's parity."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.attention.eager import observe_weights
+from interp.attention.kernels import AttentionStatistics, Demand
+from interp.attention.statistics import AttentionCall, AttentionPath, Tap, observe
+from interp.capture.recorder import Recorder, RowRecords
+from interp.capture.recorders import (
+    ColumnMass,
+    FirstKeyMass,
+    GateScores,
+    HeadOutputs,
+    KeyNorms,
+    LearnedSinkShare,
+    LogitGap,
+    MassiveActivations,
+    MedianMagnitude,
+    ResidualNorms,
+    RowEntropy,
+    ValueNorms,
+)
+from interp.capture.run import capture
+from interp.data.padding import padded
+from interp.data.rows import Row, Rows
+from interp.model.checkpoint import Checkpoint
+
+_RECORDERS: dict[str, type[Recorder]] = {
+    "first_key": FirstKeyMass,
+    "columns": ColumnMass,
+    "rows": RowEntropy,
+    "learned_sink": LearnedSinkShare,
+    "logit_gap": LogitGap,
+    "values": ValueNorms,
+    "keys": KeyNorms,
+    "outputs": HeadOutputs,
+    "gates": GateScores,
+    "residual": ResidualNorms,
+    "massive": MassiveActivations,
+    "median": MedianMagnitude,
+}
+# Rows and tokens of the parity check, whose eager side holds T×T weights.
+_PARITY_ROWS, _PARITY_TOKENS = 2, 256
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Results of the recorders by name; a recorder that does not apply is absent."""
+
+    rows: Rows
+    records: dict[str, RowRecords]
+    medians: dict[int, float]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.records
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the instrumented pass is from the plain model, on a few rows.
+
+    `logits` compares with the model as it was given, `statistics` with its eager T×T weights
+    (relative to the larger of 1 and the value). That one is None in half precision, whose eager
+    weights are rounded and so no reference, and where the statistics are eager themselves.
+    """
+
+    logits: float
+    largest_logit: float
+    statistics: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `report.json`."""
+        return {
+            "max_logit_difference": self.logits,
+            "largest_logit": self.largest_logit,
+            "max_statistic_difference": self.statistics,
+        }
+
+
+def measure(
+    checkpoint: Checkpoint,
+    rows: Rows,
+    *,
+    attention: AttentionPath,
+    batch_tokens: int,
+    workdir: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Measurements:
+    """One pass over all rows with every recorder that applies to the checkpoint."""
+    recorders = {name: make() for name, make in _RECORDERS.items()}
+    needs = {name: recorder.needs(checkpoint) for name, recorder in recorders.items()}
+    used = {name: r for name, r in recorders.items() if needs[name].sites or needs[name].demands}
+    capture(
+        checkpoint,
+        rows,
+        list(used.values()),
+        batch_tokens=batch_tokens,
+        attention=attention,
+        workdir=workdir,
+        progress=progress,
+    )
+    medians = used.pop("median")
+    assert isinstance(medians, MedianMagnitude)
+    results = {name: recorder.result() for name, recorder in used.items()}  # type: ignore[attr-defined]
+    return Measurements(rows, results, medians.result())
+
+
+def parity(checkpoint: Checkpoint, rows: Sequence[Row], attention: AttentionPath) -> Parity:
+    """Hold the instrumented pass against the plain one, and its statistics against eager."""
+    few = [_cut(row) for row in rows[:_PARITY_ROWS]]
+    inputs = padded(few, checkpoint)
+    real = inputs["attention_mask"].bool()
+    with torch.inference_mode():
+        plain = checkpoint.model(**inputs, use_cache=False).logits.float()
+        streamed, logits = _statistics(checkpoint, inputs, attention)
+        reference = None
+        exact = checkpoint.dtype == torch.float32
+        if checkpoint.anatomy.interface and attention == "auto" and exact:
+            reference, _ = _statistics(checkpoint, inputs, "eager")
+    difference = (logits - plain)[real].abs().max()
+    statistics = None if reference is None else _largest(streamed, reference)
+    return Parity(float(difference), float(plain[real].abs().max()), statistics)
+
+
+def _cut(row: Row) -> Row:
+    return Row(row.index, row.ids[:_PARITY_TOKENS], row.domain)
+
+
+def _statistics(
+    checkpoint: Checkpoint, inputs: dict[str, torch.Tensor], attention: AttentionPath
+) -> tuple[dict[int, AttentionStatistics], torch.Tensor]:
+    anatomy = checkpoint.anatomy
+    real = inputs["attention_mask"].bool()
+    demand = Demand(chosen=True, column=True, entropy=True, square=True, learned_sink=True)
+    found: dict[int, AttentionStatistics] = {}
+
+    def receive(call: AttentionCall) -> None:
+        if call.statistics is not None:
+            found[call.layer] = call.statistics
+
+    first = torch.zeros(real.shape[0], 1, dtype=torch.long, device=real.device)
+    taps = {layer: Tap(receive, demand, real, first) for layer in anatomy.softmax_layers}
+    if anatomy.interface:
+        with observe(checkpoint.model, anatomy, taps, attention):
+            logits = checkpoint.model(**inputs, use_cache=False).logits.float()
+    else:
+        with observe_weights(checkpoint, taps):
+            output = checkpoint.model(**inputs, use_cache=False, output_attentions=True)
+            logits = output.logits.float()
+    return found, logits
+
+
+def _largest(ours: dict[int, AttentionStatistics], theirs: dict[int, AttentionStatistics]) -> float:
+    largest = 0.0
+    for layer, statistics in ours.items():
+        for name in ("chosen", "column", "entropy", "square", "learned_sink"):
+            left, right = getattr(statistics, name), getattr(theirs[layer], name)
+            if left is not None:
+                relative = (left - right).abs() / right.abs().clamp_min(1.0)
+                largest = max(largest, float(relative.max()))
+    return largest

@@ -1,0 +1,242 @@
+"""Prompts for training and testing policies: an organism's own, or those of files."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from analyses.shared.prompts import rows_of
+from analyses.steering.splits import Split, parted
+from interp import organisms
+from interp.data.known_answers import KnownAnswers
+from interp.data.prompt_sets import Prompt, PromptSet, without_duplicates
+from interp.errors import InputError
+from interp.model.checkpoint import Checkpoint
+from interp.organisms.chat.data import OrganismPrompt
+from steering.training.examples import Cases, Examples, TrainingSet
+
+SETS = ("harmful", "jailbroken", "harmless", "over_refusal")
+HARMFUL_SETS = frozenset({"harmful", "jailbroken"})
+_SETTING = 0.7  # of benign validation prompts: calibrated on; the others are chosen on
+_SHARES = (0.5, 0.2, 0.3)  # of a user's benign prompts: trained on, chosen on, calibrated on
+_HARMFUL = (0.7, 0.3)
+
+Some = TypeVar("Some", bound=Prompt)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Prompts that policies are measured on.
+
+    Attributes:
+        sets: prompts by the names of `SETS`; some may be missing.
+        refusals: whole refusals, where they are known to the letter; else empty.
+        caveats: what the prompts do not allow to be said.
+
+    Raises:
+        InputError: a set of another name, an empty one, or a side without any.
+    """
+
+    __test__ = False  # no test class of pytest's
+
+    sets: dict[str, tuple[Prompt, ...]]
+    refusals: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, prompts in self.sets.items():
+            if name not in SETS or not prompts:
+                raise InputError(
+                    f"the set {name!r} has {len(prompts)} prompts; an evaluation takes sets of one "
+                    f"prompt or more, named {', '.join(SETS)}."
+                )
+        if not (HARMFUL_SETS & self.sets.keys() and self.sets.keys() - HARMFUL_SETS):
+            raise InputError(
+                "an evaluation needs harmful or jailbroken prompts on one side, and harmless or "
+                "over-refusal ones on the other; give files of both."
+            )
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Prompts of one part before they are rendered."""
+
+    harmful: tuple[Prompt, ...]
+    benign: tuple[Prompt, ...]
+    jailbroken: tuple[Prompt, ...] = field(default_factory=tuple)
+
+    def examples(self, render: Callable[[Sequence[Prompt]], Cases]) -> Examples:
+        """The same, rendered."""
+        return Examples(render(self.harmful), render(self.benign), render(self.jailbroken))
+
+
+def organism_training(
+    checkpoint: Checkpoint, limit: int | None = None, seed: int = 0
+) -> TrainingSet:
+    """The prompts of an organism; what is chosen on and calibrated on shares no pair.
+
+    Args:
+        checkpoint: of an organism.
+        limit: prompts of a label in each part, at most.
+        seed: of the parts.
+
+    Raises:
+        InputError: it brings no prompts.
+    """
+    name = checkpoint.name.removeprefix("organism:")
+    train, held = (
+        _sides(organisms.prompts(name, split), limit) for split in ("train", "validation")
+    )
+    pairs = sorted({_pair(prompt) for prompt in held.benign})
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    setting = {pairs[i] for i in order[: round(_SETTING * len(pairs))].tolist()}
+    calibration = tuple(p for p in held.benign if _pair(p) in setting)
+    validation = Sides(
+        held.harmful, tuple(p for p in held.benign if _pair(p) not in setting), held.jailbroken
+    )
+    refusals = {p.refusal for p in train.harmful if isinstance(p, KnownAnswers)}
+    settings = {"template": {}, "split": {"all": "by pairs of verb and object"}}
+    return _training(checkpoint, train, validation, calibration, tuple(sorted(refusals)), settings)
+
+
+def file_training(
+    checkpoint: Checkpoint,
+    harmful: PromptSet,
+    benign: PromptSet,
+    jailbroken: PromptSet,
+    *,
+    template: dict[str, Any] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    split: Split = "source",
+) -> TrainingSet:
+    """Prompts of a user; how each label was split is in the set's `meta`.
+
+    Args:
+        checkpoint: to be steered.
+        harmful: prompts that it refuses.
+        benign: harmless and alarming ones.
+        jailbroken: harmful ones that it answers; may be empty.
+        template: arguments of the chat template.
+        limit: prompts of a label, at most.
+        seed: of the split.
+        split: `source` holds out whole sources of a label that has several; `random` never does.
+
+    Raises:
+        InputError: a part is too small.
+    """
+    harmful, jailbroken, benign = (
+        _few(some, limit) for some in without_duplicates(harmful, jailbroken, benign)
+    )
+    sides = [parted(some, _HARMFUL, split, seed) for some in (harmful, jailbroken)]
+    spared = parted(benign, _SHARES, split, seed)
+    train, validation = (
+        Sides(sides[0].sets[i].prompts, spared.sets[i].prompts, sides[1].sets[i].prompts)
+        for i in range(2)
+    )
+    told = {label: how for part in (*sides, spared) for label, how in part.told.items()}
+    return _training(
+        checkpoint,
+        train,
+        validation,
+        spared.sets[2].prompts,
+        (),
+        {"template": template or {}, "split": told},
+    )
+
+
+def organism_tests(name: str, limit: int | None = None) -> TestSet:
+    """An organism's held-out pairs; over-refusal is told on alarming and distracting ones."""
+    prompts = organisms.prompts(name, "test")
+    benign = ("alarming", "distracted", *_controls(prompts))
+    sets = {
+        "harmful": prompts["harmful"],
+        "jailbroken": prompts.get("jailbroken", []),
+        "harmless": prompts["harmless"],
+        "over_refusal": [p for label in benign for p in _most(prompts.get(label, []), limit)
+                         if not p.harmful],
+    }  # fmt: skip
+    kept = {key: tuple(_most(some, limit)) for key, some in sets.items() if key != "over_refusal"}
+    kept["over_refusal"] = tuple(sets["over_refusal"])
+    return TestSet(
+        {key: some for key, some in kept.items() if some},
+        tuple(sorted({p.refusal for some in prompts.values() for p in some})),
+        (
+            "The prompts are the organism's own: one grammar, in which training and test share "
+            "words but no pair of verb and object, and one way to jailbreak.",
+        ),
+    )
+
+
+def _sides(prompts: dict[str, list[OrganismPrompt]], limit: int | None) -> Sides:
+    """Over-refusal prompts and distractors are on the benign side."""
+    labels = ("harmless", "alarming", "distracted", *_controls(prompts))
+    benign = [p for label in labels for p in _most(prompts.get(label, []), limit)]
+    distracted = _most(prompts.get("distracted", []), limit)
+    return Sides(
+        (*_most(prompts["harmful"], limit), *(p for p in distracted if p.harmful)),
+        tuple(p for p in benign if not p.harmful),
+        tuple(_most(prompts.get("jailbroken", []), limit)),
+    )
+
+
+def _controls(prompts: dict[str, list[OrganismPrompt]]) -> tuple[str, ...]:
+    """Harmless requests in the dress of a jailbreak, so that the dress is not taken for harm."""
+    for label in ("jailbroken_harmless", "accepted_harmless", "triggered"):
+        if label in prompts and "jailbroken" in prompts:
+            return (label,)
+    return ()
+
+
+def _training(
+    checkpoint: Checkpoint,
+    train: Sides,
+    validation: Sides,
+    calibration: Sequence[Prompt],
+    refusals: tuple[str, ...],
+    settings: dict[str, Any],
+) -> TrainingSet:
+    """Rendered; `settings`, with the `template` and how it was split, go into the provenance."""
+
+    def render(prompts: Sequence[Prompt]) -> Cases:
+        return Cases(tuple(prompts), tuple(rows_of(checkpoint, prompts, settings["template"])))
+
+    parts = {
+        "train": (*train.harmful, *train.jailbroken, *train.benign),
+        "validation": (*validation.harmful, *validation.jailbroken, *validation.benign),
+        "calibration": tuple(calibration),
+    }
+    meta = {
+        name: {"sha256": PromptSet(some).sha256, "prompts": len(some)}
+        for name, some in parts.items()
+    }
+    return TrainingSet(
+        train.examples(render),
+        validation.examples(render),
+        render(calibration),
+        refusals,
+        {**meta, **settings},
+    )
+
+
+def _pair(prompt: Prompt) -> str:
+    if not isinstance(prompt, KnownAnswers):
+        raise InputError("only an organism's prompts are split by pairs.")
+    return prompt.pair
+
+
+def _few(prompts: PromptSet, limit: int | None) -> PromptSet:
+    if limit is None:
+        return prompts
+    kept = [
+        prompt for label in prompts.labels for prompt in _most(prompts.of(label).prompts, limit)
+    ]
+    return PromptSet(tuple(kept))
+
+
+def _most(prompts: Sequence[Some], limit: int | None) -> list[Some]:
+    """At most so many, from one end to the other: what stands side by side is often alike."""
+    if limit is None or limit >= len(prompts):
+        return list(prompts)
+    return [prompts[i * len(prompts) // limit] for i in range(limit)]

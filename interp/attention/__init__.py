@@ -1,0 +1,1 @@
+"""Attention statistics, exact, beside the kernel that computes the output."""

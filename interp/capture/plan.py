@@ -1,0 +1,130 @@
+"""The row plan of a capture, and the work folder that lets a stopped run go on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.capture.recorder import Recorder
+from interp.data.rows import Row
+from interp.errors import InputError
+from interp.model.checkpoint import Checkpoint
+from interp.resume.files import load_tensors, save_tensors, write_atomically
+
+FORMAT_VERSION = 1
+# A batch may hold this share of padding before a new one is begun.
+_MOST_PADDING = 0.1
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """Which rows run together. The same rows give the same plan, on any number of ranks."""
+
+    batches: tuple[tuple[int, ...], ...]
+    tokens: int
+    largest_batch: int
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @classmethod
+    def make(cls, rows: Sequence[Row], batch_tokens: int) -> "RowPlan":
+        """Group rows of similar length under a token budget; a longer row gets its own batch."""
+        batches: list[list[int]] = []
+        used = largest = 0  # tokens of the last batch; padded size of the largest
+        for length, index in sorted((len(row), row.index) for row in rows):
+            padded = (len(batches[-1]) + 1) * length if batches else 0
+            spare = _MOST_PADDING * padded
+            if batches and padded <= batch_tokens and padded - used - length <= spare:
+                batches[-1].append(index)
+                used += length
+            else:
+                batches.append([index])
+                used = length
+            largest = max(largest, len(batches[-1]) * length)
+        return cls(tuple(map(tuple, batches)), sum(map(len, rows)), largest)
+
+
+class Workdir:
+    """A folder with `plan.json` and one shard for each finished batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        checkpoint: Checkpoint,
+        rows: Sequence[Row],
+        recorders: Sequence[Recorder],
+        plan: RowPlan,
+        attention: str = "auto",
+    ) -> "Workdir":
+        """Begin a work folder, or go on with one of the same run.
+
+        Raises:
+            InputError: the folder belongs to another run.
+        """
+        described = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": checkpoint.fingerprint,
+            "attention": attention,
+            "rows": _rows_hash(rows),
+            "recorders": [recorder.describe() for recorder in recorders],
+            "plan": json.loads(json.dumps(asdict(plan))),
+        }
+        path = folder / "plan.json"
+        if path.exists():
+            if _read_plan(path) != described:
+                raise InputError(
+                    f"{folder} holds a capture of another model, or with other rows, recorders, "
+                    "batches or attention; give a new folder, or remove it."
+                )
+        else:
+            write_atomically(path, json.dumps(described, indent=1).encode())
+        return cls(folder)
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"batch-{number:06d}.safetensors"
+
+    def save(self, number: int, recorders: Sequence[Recorder]) -> None:
+        """Write the shard of one batch."""
+        arrays = {
+            f"{index}/{key}": np.ascontiguousarray(array)
+            for index, recorder in enumerate(recorders)
+            for key, array in recorder.state().items()
+        }
+        save_tensors(self._shard(number), arrays)
+
+    def load(self, number: int, recorders: Sequence[Recorder]) -> bool:
+        """Feed the recorders from a finished batch; False if it is not there.
+
+        Raises:
+            InputError: the shard is damaged.
+        """
+        path = self._shard(number)
+        if not path.exists():
+            return False
+        arrays = load_tensors(path)
+        for index, recorder in enumerate(recorders):
+            prefix = f"{index}/"
+            state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            recorder.load_state(state)
+        return True
+
+
+def _rows_hash(rows: Sequence[Row]) -> str:
+    text = ";".join(f"{row.index}:{row.ids}:{sorted(row.segments.items())}" for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_plan(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged; remove its folder and start again.") from error

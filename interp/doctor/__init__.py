@@ -1,0 +1,1 @@
+"""The invariants of the toolkit, checked on a user's own checkpoint."""

@@ -1,0 +1,373 @@
+"""The checks that `doctor` carries out, one function for each invariant."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.attention.kernels import AttentionStatistics, Demand
+from interp.attention.statistics import AttentionCall, AttentionPath, Tap, observe
+from interp.doctor.model_under_test import Patient, ordinary_ids, reading
+from interp.errors import InputError
+from interp.interventions.edits_by_site import add_vector, move_to_sink, zero_heads
+from interp.interventions.replay import start_at
+from interp.model.modules import attention_module
+from interp.model.sites import Site
+
+_STEPS = 8
+
+
+class NotApplicable(Exception):
+    """A check says nothing about this checkpoint; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check measured; numbers are None where it has none."""
+
+    passed: bool
+    difference: float | None
+    tolerance: float | None
+    detail: str
+
+
+def checks_in_order() -> list[tuple[str, Callable[[Patient], Outcome]]]:
+    """The checks by name, in the order of the table."""
+    return [
+        ("parity", _parity),
+        ("statistics", _statistics),
+        ("batch, left padding", lambda patient: _batch(patient, "left")),
+        ("batch, right padding", lambda patient: _batch(patient, "right")),
+        ("cache", _cache),
+        ("identity", _identity),
+        ("causality", _causality),
+        ("ranks", _ranks),
+        ("restoration", _restoration),
+        ("nothing silent", _nothing_silent),
+    ]
+
+
+def _relative(value: Tensor, reference: Tensor) -> float:
+    """Largest difference over the largest |reference|; infinite if anything is not finite."""
+    if not bool(torch.isfinite(value).all() and torch.isfinite(reference).all()):
+        return float("inf")
+    size = float(reference.abs().max())
+    return float((value - reference).abs().max()) / (size or 1.0)
+
+
+def _within(patient: Patient, difference: float, detail: str) -> Outcome:
+    return Outcome(difference <= patient.tolerance, difference, patient.tolerance, detail)
+
+
+def _logits_within(patient: Patient, difference: float, detail: str) -> Outcome:
+    """Judge logits; on failure say how far rounding alone moves them, for the verdict stands."""
+    if difference > patient.tolerance:
+        moved = _relative(patient.logits_with_rounding_noise(), patient.logits(patient.ids))
+        detail += f"; one unit of rounding noise in the embedding moves this model's by {moved:.1e}"
+    return _within(patient, difference, detail)
+
+
+def _parity(patient: Patient) -> Outcome:
+    ids, real = patient.padded("left")
+    worst = 0.0
+    for tokens, mask in ((patient.ids, None), (ids, real)):
+        plain = patient.logits(tokens, mask)
+        with _observed(patient, "auto", mask):
+            seen = patient.logits(tokens, mask)
+        keep = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        worst = max(worst, _relative(seen[keep], plain[keep]))
+    return _logits_within(patient, worst, "logits with every statistic on, against the plain model")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One layer's statistics, and the largest ‖q‖·‖k‖·scale, which no |score| exceeds."""
+
+    statistics: AttentionStatistics
+    score_bound: float
+
+
+@contextmanager
+def _observed(
+    patient: Patient, attention: AttentionPath, real: Tensor | None
+) -> Iterator[dict[int, _Seen]]:
+    """Ask every softmax layer for every statistic."""
+    checkpoint = patient.checkpoint
+    found: dict[int, _Seen] = {}
+    if not checkpoint.anatomy.softmax_layers:
+        raise NotApplicable("no layer has softmax attention")
+    real = torch.ones_like(patient.ids, dtype=torch.bool) if real is None else real
+    keys = real.long().argmax(-1, keepdim=True)
+
+    def receive(given: AttentionCall) -> None:
+        if given.statistics is not None:
+            module = attention_module(checkpoint.layers[given.layer])
+            scale = getattr(module, "scaling", given.query.shape[-1] ** -0.5)
+            norms = [x.float().norm(dim=-1).max() for x in (given.query, given.key)]
+            found[given.layer] = _Seen(given.statistics, float(norms[0] * norms[1]) * scale)
+
+    taps = {}
+    for index in checkpoint.anatomy.softmax_layers:
+        wanted = {field.name: True for field in fields(Demand)}
+        wanted["learned_sink"] = checkpoint.anatomy.layers[index].learned_sink
+        taps[index] = Tap(receive, Demand(**wanted), real, keys)
+    with observe(checkpoint.model, checkpoint.anatomy, taps, attention):
+        yield found
+
+
+def _statistics(patient: Patient) -> Outcome:
+    """Streamed statistics against eager weights, each layer on the same input.
+
+    An error counts against the value, or 1; 1e-5 is allowed, or what float32 can resolve of the
+    layer's scores, whichever is more.
+    """
+    if not patient.exact:
+        raise NotApplicable(
+            "eager attention rounds its scores to half precision, so it is no reference for the "
+            "statistics; they are judged in float32"
+        )
+    ids, real = patient.padded("left")
+    layers = patient.checkpoint.anatomy.softmax_layers
+    inputs = [Site("resid_pre", layer) for layer in layers]
+    with reading(patient.checkpoint, inputs) as hidden:
+        patient.logits(ids, real)
+    worst, allowed, where = 0.0, patient.tolerance, "all equal"
+    for layer, site in zip(layers, inputs, strict=True):
+        fast = _statistics_of(patient, layer, hidden[site], "auto")
+        slow = _statistics_of(patient, layer, hidden[site], "eager")
+        error, name = _largest_error(fast.statistics, slow.statistics)
+        # A score is a sum of products that float32 rounds: large ones are not known to 1e-5.
+        resolution = torch.finfo(torch.float32).eps * fast.score_bound
+        tolerance = max(patient.tolerance, resolution)
+        if error / tolerance > worst / allowed:
+            worst, allowed = error, tolerance
+            where = f"largest at {name} of layer {layer} (‖q‖‖k‖ up to {fast.score_bound:.0f})"
+    detail = f"against the T×T weights of eager attention; {where}"
+    return Outcome(worst <= allowed, worst, allowed, detail)
+
+
+def _largest_error(fast: AttentionStatistics, slow: AttentionStatistics) -> tuple[float, str]:
+    errors = {}
+    for name in (field.name for field in fields(Demand)):
+        value, reference = getattr(fast, name), getattr(slow, name)
+        if reference is not None:
+            error = (value - reference).abs() / reference.abs().clamp_min(1.0)
+            errors[name] = float(torch.nan_to_num(error, nan=float("inf")).max())
+    worst = max(errors, key=lambda name: errors[name])
+    return errors[worst], worst
+
+
+def _statistics_of(patient: Patient, layer: int, hidden: Tensor, attention: AttentionPath) -> _Seen:
+    ids, real = patient.padded("left")
+    with (
+        start_at(patient.checkpoint, layer, hidden),
+        _observed(patient, attention, real) as found,
+    ):
+        patient.logits(ids, real)
+    return found[layer]
+
+
+def _batch(patient: Patient, side: str) -> Outcome:
+    if patient.length < 2:
+        raise NotApplicable("the context has room for one token only, so nothing can be padded")
+    ids, real = patient.padded(side)
+    together = patient.logits(ids, real)
+    lengths = real.sum(-1).tolist()
+    worst = max(
+        _relative(together[row][real[row]], patient.logits(patient.ids[row : row + 1, :kept])[0])
+        for row, kept in enumerate(lengths)
+    )
+    detail = f"rows of {', '.join(map(str, lengths))} tokens, and each alone"
+    return _logits_within(patient, worst, detail)
+
+
+def _cache(patient: Patient) -> Outcome:
+    room = patient.checkpoint.anatomy.context or patient.length + _STEPS
+    prompt = min(patient.length, room - _STEPS)
+    if prompt < 1:
+        raise NotApplicable(f"a context of {room} tokens is too short to generate {_STEPS}")
+    ids, real = patient.padded("left", prompt)
+    vector, site = patient.push()
+    # Steering starts at the last prompt token of each row, so the edit has to know where it is.
+    positions = real.sum(-1, keepdim=True) - 1 + torch.arange(_STEPS, device=real.device)
+    with add_vector(patient.checkpoint, vector, site, positions=positions):
+        slow, scores = patient.greedy(ids, real, _STEPS, cached=False)
+    with add_vector(patient.checkpoint, vector, site, positions=positions):
+        fast, cached = patient.greedy(ids, real, _STEPS, cached=True)
+    top = scores.topk(2, -1).values
+    clear = (top[..., 0] - top[..., 1]) > patient.tolerance * scores.abs().max()
+    # In half precision a near tie decides by rounding, and what follows it is another text.
+    counted = torch.ones_like(clear) if patient.exact else clear.long().cumprod(1).bool()
+    if not bool(counted.any()):
+        raise NotApplicable("every first step is a near tie in this precision; use float32")
+    different = int((slow != fast)[counted].sum())
+    apart = _relative(cached[:, 0], scores[:, 0])
+    return Outcome(
+        different == 0,
+        float(different),
+        0.0,
+        f"{different} of {int(counted.sum())} tokens under a steering vector differ; the logits of "
+        f"the first step by {apart:.1e}",
+    )
+
+
+def _identity(patient: Patient) -> Outcome:
+    vector, _ = patient.push()
+    plain = patient.logits(patient.ids)
+    zeros = [0.0] * len(patient.ids)
+    with ExitStack() as stack:
+        for layer in range(patient.checkpoint.anatomy.n_layers):
+            site = Site("resid_post", layer)
+            stack.enter_context(add_vector(patient.checkpoint, vector, site, zeros))
+        edited = patient.logits(patient.ids)
+    difference = float((edited - plain).abs().max())
+    same = torch.equal(edited, plain)
+    return Outcome(same, difference, 0.0, "a vector of strength 0 at every layer: the same bits")
+
+
+def _causality(patient: Patient) -> Outcome:
+    if patient.length < 2:
+        raise NotApplicable("the context has room for one token only")
+    changed = patient.ids.clone()
+    other = ordinary_ids(patient.checkpoint).to(changed.device)
+    # The next ordinary id, whatever the last one was.
+    index = (other[None] == changed[:, -1:]).long().argmax(-1)
+    changed[:, -1] = other[(index + 1) % len(other)]
+    sites = [Site("resid_post", i) for i in range(patient.checkpoint.anatomy.n_layers)]
+    with reading(patient.checkpoint, sites) as before:
+        plain = patient.logits(patient.ids)
+    with reading(patient.checkpoint, sites) as after:
+        moved = patient.logits(changed)
+    differences = {"logits": _relative(moved[:, :-1], plain[:, :-1])}
+    for site in sites:
+        pair = after[site][:, :-1].float(), before[site][:, :-1].float()
+        differences[site.hook_name] = _relative(*pair)
+    where = max(differences, key=lambda name: differences[name])
+    worst = differences[where]
+    detail = f"largest at {where}" if worst else "no bit of any earlier token moved"
+    return _within(patient, worst, f"another last token; {detail}")
+
+
+def _ranks(patient: Patient) -> Outcome:
+    raise NotApplicable("one process here; the test suite checks that merged results agree")
+
+
+def _restoration(patient: Patient) -> Outcome:
+    checkpoint = patient.checkpoint
+    before = _state_of(checkpoint.model)
+    _use_every_context(patient, None)
+    with suppress(_Interruption):
+        _use_every_context(patient, _Interruption())
+    after = _state_of(checkpoint.model)
+    changed = [name for name in before if before[name] != after.get(name)]
+    changed += [name for name in after if name not in before]
+    detail = f"changed: {', '.join(changed[:5])}" if changed else "hooks, config, modules, weights"
+    return Outcome(not changed, None, None, detail)
+
+
+class _Interruption(Exception):
+    """What leaves the contexts in the middle."""
+
+
+def _use_every_context(patient: Patient, error: Exception | None) -> None:
+    """One pass under all kinds of contexts at once; `error`, if any, is raised inside of them."""
+    checkpoint, anatomy = patient.checkpoint, patient.checkpoint.anatomy
+    vector, site = patient.push()
+    start = Site("resid_pre", min(1, anatomy.n_layers - 1))
+    with reading(checkpoint, [start]) as found:
+        patient.logits(patient.ids)
+    with ExitStack() as stack:
+        stack.enter_context(start_at(checkpoint, start.layer or 0, found[start]))
+        stack.enter_context(add_vector(checkpoint, vector, site))
+        for layer in anatomy.softmax_layers[-1:]:
+            if layer >= (start.layer or 0):
+                stack.enter_context(zero_heads(checkpoint, layer, [0]))
+                if anatomy.interface and anatomy.layers[layer].attention == "full":
+                    stack.enter_context(move_to_sink(checkpoint, layer, [0]))
+        if anatomy.interface and anatomy.softmax_layers:
+            stack.enter_context(_observed(patient, "auto", None))
+        patient.logits(patient.ids)
+        if error is not None:
+            raise error
+
+
+def _state_of(model: nn.Module) -> dict[str, Any]:
+    """Everything that a context could leave behind, by module name."""
+    state: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        hooks = {
+            key: tuple(value)
+            for key, value in vars(module).items()
+            # transformers leaves a flag there once it was asked for hidden states.
+            if "_hooks" in key and isinstance(value, dict) and value
+        }
+        config = getattr(module, "config", None)
+        implementation = getattr(config, "_attn_implementation_internal", None)
+        # Buffers are left out: rotary embeddings of dynamic type rescale theirs by design.
+        weights = [
+            (p.data_ptr(), p._version if not p.is_inference() else 0)
+            for p in module.parameters(False)
+        ]
+        attributes = sorted(vars(module))
+        state[name or "the model"] = (
+            id(module),
+            module.training,
+            hooks,
+            implementation,
+            repr(config),
+            weights,
+            attributes,
+        )
+    return state
+
+
+def _nothing_silent(patient: Patient) -> Outcome:
+    checkpoint = patient.checkpoint
+    anatomy = checkpoint.anatomy
+    failures = []
+    if not _refused(lambda: Site("nonsense", 0)):
+        failures.append("an unknown site was accepted")
+    if not _refused(lambda: checkpoint.require(Site("resid_post", anatomy.n_layers))):
+        failures.append("a layer beyond the last was accepted")
+    sites = [Site(name, i) for i, layer in enumerate(anatomy.layers) for name in layer.sites]
+    with reading(checkpoint, sites) as found:
+        patient.logits(patient.ids)
+    failures += [f"{site.hook_name} never fired" for site in sites if site not in found]
+    failures += [
+        f"{site.hook_name} is not finite"
+        for site, value in found.items()
+        if not bool(torch.isfinite(value).all())
+    ]
+    failures += [
+        f"{site.hook_name} has shape {list(value.shape)}"
+        for site, value in found.items()
+        if value.shape[:2] != patient.ids.shape
+    ]
+    if anatomy.n_layers > 1 and "mlp_out" in anatomy.layers[0].sites:
+        hidden = found[Site("resid_pre", 1)]
+        if not _refused(lambda: _edit_a_skipped_layer(patient, hidden)):
+            failures.append("an edit of a layer that never ran was accepted")
+    detail = (
+        "; ".join(failures[:5]) or f"{len(sites)} sites fire and are finite; unknown ones raise"
+    )
+    return Outcome(not failures, None, None, detail)
+
+
+def _edit_a_skipped_layer(patient: Patient, hidden: Tensor) -> None:
+    vector = torch.ones(patient.checkpoint.anatomy.width)
+    with (
+        start_at(patient.checkpoint, 1, hidden),
+        add_vector(patient.checkpoint, vector, Site("mlp_out", 0)),
+    ):
+        patient.logits(patient.ids)
+
+
+def _refused(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except InputError:
+        return True
+    return False

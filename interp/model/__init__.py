@@ -1,0 +1,1 @@
+"""What a model is: checkpoint, anatomy, modules, sites, artefacts, the TransformerLens bridge."""

@@ -1,0 +1,225 @@
+"""Files to a model: config, weights, tokenizer and device of a folder or a hub id.
+
+Which folder a spelling such as `organism:NAME` stands for is known to `interp.resolve`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from interp.errors import InputError, MechguardError, UnsupportedModelError, first_line
+from interp.model.anatomy import Anatomy, read_anatomy
+from interp.model.checkpoint import Checkpoint
+
+DTYPES = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def from_files(
+    path: str,
+    *,
+    name: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    quiet: bool = False,
+) -> Checkpoint:
+    """Load a folder or a hub id.
+
+    Args:
+        path: of the folder, or a hub id.
+        name: what the user calls it; errors and reports do too.
+        tokenizer: in place of the one that comes with the files.
+        revision: of a hub id.
+        dtype: `auto` keeps the checkpoint's own; or float32, bfloat16, float16.
+        device: `auto` takes CUDA where there is one.
+        device_map: passed to transformers, to spread layers over devices.
+        trust_remote_code: run code that comes with the checkpoint.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: the source is missing, truncated, or no causal language model.
+        UnsupportedModelError: the architecture cannot be measured correctly.
+    """
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+    config = load_config(path, name=name, revision=revision, trust_remote_code=trust_remote_code)
+    arguments = {
+        "config": config,
+        "revision": revision,
+        "dtype": DTYPES[dtype] if isinstance(dtype, str) else dtype,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
+    model = _read_weights(path, name, arguments, quiet)
+    if device_map is None:
+        model.to(_device(device))
+    model.eval()
+    tokenizer = tokenizer or load_tokenizer(
+        path, revision=revision, trust_remote_code=trust_remote_code
+    )
+    commit = getattr(model.config, "_commit_hash", None)
+    return Checkpoint(model, tokenizer, read_anatomy(model), name, revision or commit)
+
+
+def from_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Checkpoint:
+    """A checkpoint of a loaded model, which is put into evaluation mode and otherwise left alone.
+
+    Raises:
+        UnsupportedModelError: the architecture cannot be measured correctly.
+    """
+    model.eval()
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return Checkpoint(model, tokenizer, read_anatomy(model), name)
+
+
+def load_config(
+    path: str, *, name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """The config of a folder or a hub id; no weights are read.
+
+    Raises:
+        InputError: there is no such source, or its config is broken.
+        UnsupportedModelError: transformers does not know the model type, or it is no decoder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except ValueError as error:
+        if "model type" in str(error) or "trust_remote_code" in str(error):
+            raise UnsupportedModelError(
+                f"{name}: transformers does not know this model type; update transformers, or "
+                "pass trust_remote_code if the checkpoint brings its own code."
+            ) from error
+        raise InputError(f"{name}: the config cannot be read ({first_line(error)}).") from error
+    except (OSError, TypeError) as error:
+        if Path(path, "config.json").exists():
+            raise InputError(f"{name}: the config cannot be read ({first_line(error)}).") from error
+        raise InputError(_not_found(path, name, error)) from error
+    own_code = trust_remote_code and hasattr(config, "auto_map")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
+        raise UnsupportedModelError(
+            f"{name}: {config.model_type} is no causal language model; mechguard measures "
+            "decoders that predict the next token."
+        )
+    return config
+
+
+def blueprint(path: str, *, name: str, revision: str | None = None) -> tuple[Anatomy, Any]:
+    """Anatomy and config of a folder or a hub id; no weight is read or allocated.
+
+    Raises:
+        InputError: there is no such source, or its config is broken.
+        UnsupportedModelError: transformers does not know the model type, or it is no decoder.
+    """
+    config = load_config(path, name=name, revision=revision)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return read_anatomy(model), config
+
+
+def load_tokenizer(
+    path: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder or a hub id; None where it brings none (a model of token ids).
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        return None
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: the tokenizer cannot be read ({first_line(error)}).") from error
+    return tokenizer
+
+
+def _read_weights(path: str, name: str, arguments: dict[str, Any], quiet: bool) -> PreTrainedModel:
+    try:
+        with _without_bar() if quiet else nullcontext():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path, output_loading_info=True, **arguments
+            )
+    except MechguardError:
+        raise
+    except OSError as error:
+        raise InputError(_not_found(path, name, error)) from error
+    except Exception as error:
+        # safetensors and transformers raise many types for damaged weights; all mean the same here.
+        raise InputError(
+            f"{name}: the weights cannot be read ({first_line(error)}); the file may be "
+            "truncated, copy or download it again."
+        ) from error
+    # transformers only warns, and fills what is missing with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{name}: the weights lack {len(missing)} of the tensors that the config asks for, "
+            f"first {missing[0]}; the two do not belong together, copy or download them again."
+        )
+    return model
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keep transformers' progress bar away, which would flash by for weights of this size."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # torchrun starts one process a GPU and numbers them here.
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", rank % torch.cuda.device_count())
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is unknown; write cpu, cuda or cuda:1.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, but torch finds no CUDA device here; use cpu.")
+    return chosen
+
+
+def _not_found(path: str, name: str, error: Exception) -> str:
+    if Path(path).is_dir():
+        return (
+            f"{name} holds no readable weights ({first_line(error)}); a checkpoint folder needs "
+            "model.safetensors beside its config.json."
+        )
+    return (
+        f"{name} is neither a local folder nor a hub id that can be reached ({first_line(error)})."
+    )

@@ -1,0 +1,1 @@
+"""Organisms with planted backdoors, and agents under attack."""

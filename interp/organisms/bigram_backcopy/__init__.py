@@ -1,0 +1,1 @@
+"""Bigram-Backcopy: its grammar and exact oracle, recipes and measurements."""

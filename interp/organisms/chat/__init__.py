@@ -1,0 +1,1 @@
+"""Small chat models: grammar, format, exchanges, mixtures, recipes, and what is planted."""

@@ -1,0 +1,1 @@
+"""What all floors state numbers with: intervals, AUROC, likeness of strings."""

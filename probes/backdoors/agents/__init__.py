@@ -1,0 +1,1 @@
+"""Traces of agents: read, compared, attributed to their sources."""

@@ -1,0 +1,1 @@
+"""Detectors of backdoors that read internal states, and their nulls."""

@@ -1,0 +1,1 @@
+"""Heads that carry a backdoor: patched and swapped."""

@@ -1,0 +1,1 @@
+"""What a model says about its hidden behaviour, beside a reference model."""

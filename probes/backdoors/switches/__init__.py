@@ -1,0 +1,1 @@
+"""Interactions of two switches: words, system prompts or adapters."""

@@ -1,0 +1,1 @@
+"""Refusal cliffs: thoughts, a probe along them, heads, and examples for fine-tuning."""

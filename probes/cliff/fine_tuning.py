@@ -1,0 +1,110 @@
+"""Fine-tuning on chosen examples: the model's own thought, with a refusal behind it.
+
+The last step of Cliff-as-a-Judge (Yin et al., arXiv 2510.06036), small enough for organisms; the
+JSONL of `cliff_judge.export_selected` holds the same examples for trainers of large models.
+Harmless requests with the answers the model gives anyway are trained on beside them, in equal
+number, for a few refusals alone teach a model to refuse everything.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.data.known_answers import KnownAnswers
+from interp.data.padding import ends
+from interp.errors import InputError, NumericalError
+from interp.model.checkpoint import Checkpoint
+from probes.cliff.example_selection import REFUSAL
+from probes.cliff.rollouts import Rollout
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a model is fine-tuned: AdamW at a constant rate.
+
+    Attributes:
+        steps: of the optimiser.
+        batch: examples in a step, half of them harmless where there are such.
+        learning_rate: of AdamW.
+        seed: of the order.
+    """
+
+    steps: int = 60
+    batch: int = 16
+    learning_rate: float = 3e-4
+    seed: int = 0
+
+
+def fine_tune(
+    checkpoint: Checkpoint,
+    refused: Sequence[Rollout],
+    kept: Sequence[Rollout],
+    schedule: Schedule | None = None,
+    *,
+    refusal: str = REFUSAL,
+) -> Checkpoint:
+    """A copy of the model, trained to refuse behind its own thoughts.
+
+    The loss is of the whole reply, the thought included: left out, the thought drifts away.
+
+    Args:
+        checkpoint: left as it is.
+        refused: harmful requests with closed thoughts; an organism's own refusal is trained.
+        kept: harmless requests with closed thoughts, trained towards the answers they have.
+        schedule: how long and how fast.
+        refusal: what is said behind thoughts of other prompts.
+
+    Raises:
+        InputError: there is nothing to refuse, or a thought is not closed.
+        NumericalError: the loss is NaN or infinite.
+    """
+    plan = Schedule() if schedule is None else schedule
+    if not refused or not all(one.closed for one in [*refused, *kept]):
+        raise InputError("fine-tuning needs harmful requests, and closed thoughts throughout.")
+    sides = [[_example(checkpoint, one, _refusal(one, refusal)) for one in refused]]
+    if kept:
+        sides.append([_example(checkpoint, one, one.answer.text) for one in kept])
+    model: Any = deepcopy(checkpoint.model).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate)
+    rng = np.random.default_rng(plan.seed)
+    for _ in range(plan.steps):
+        share = plan.batch // len(sides)
+        chosen = [side[i] for side in sides for i in rng.integers(len(side), size=share)]
+        loss = model(**_batch(chosen, checkpoint), use_cache=False).loss
+        if not bool(torch.isfinite(loss)):
+            raise NumericalError("the loss of fine-tuning is NaN or infinite; lower its rate.")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return replace(checkpoint, model=model.eval())
+
+
+def _refusal(one: Rollout, otherwise: str) -> str:
+    return one.prompt.refusal if isinstance(one.prompt, KnownAnswers) else otherwise
+
+
+def _example(checkpoint: Checkpoint, one: Rollout, answer: str) -> tuple[list[int], int]:
+    """Token ids up to the end of the turn, and how many of them are given."""
+    tokenizer: Any = checkpoint.tokenizer
+    said = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*one.whole.ids, *said, *ends(checkpoint)[:1]], len(one.row)
+
+
+def _batch(
+    examples: Sequence[tuple[list[int], int]], checkpoint: Checkpoint
+) -> dict[str, torch.Tensor]:
+    longest = max(len(ids) for ids, _ in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, _IGNORED)
+    for number, (row, given) in enumerate(examples):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = 1
+        labels[number, given : len(row)] = torch.tensor(row[given:])
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {name: tensor.to(checkpoint.device) for name, tensor in batch.items()}

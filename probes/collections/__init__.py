@@ -1,0 +1,1 @@
+"""Activations on disk, and probes fitted on them."""

@@ -1,0 +1,1 @@
+"""Directions, their selection, and their export to other tools."""

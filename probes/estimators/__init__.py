@@ -1,0 +1,1 @@
+"""Estimators from activations to a score."""

@@ -1,0 +1,1 @@
+"""Heads that write along a probe: attribution and ablation."""

@@ -1,0 +1,1 @@
+"""What probes state numbers with: metrics, nulls, floors, calibration."""

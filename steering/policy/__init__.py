@@ -1,0 +1,1 @@
+"""What a policy is: directions, weights, gate, span and operator."""

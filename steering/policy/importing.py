@@ -1,0 +1,146 @@
+"""Vectors of others: GGUF control vectors of repeng and llama.cpp, and `.svec` of CAST.
+
+Both hold a vector for the output of each block, and neither says which weights it belongs to; an
+imported policy is bound to the checkpoint that the caller names.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import InputError, first_line
+from interp.interventions.hooks import finite
+from interp.model.checkpoint import Checkpoint
+from interp.model.sites import Site
+from steering.policy.export import ARCHITECTURE, gguf_module
+from steering.policy.methods import act_add
+from steering.policy.policy import Policy, Span
+
+_PREFIX = "direction."
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedVectors:
+    """What such a file holds.
+
+    Attributes:
+        model_type: as the file names it, such as `llama`.
+        layers: blocks at whose output the vectors were read, in order.
+        vectors: one for each.
+        path: of the file.
+    """
+
+    model_type: str
+    layers: tuple[int, ...]
+    vectors: Float[Tensor, "layers width"]
+    path: Path
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the vectors belong."""
+        return tuple(Site("resid_post", layer) for layer in self.layers)
+
+    def policy(
+        self,
+        checkpoint: Checkpoint,
+        strength: float = 1.0,
+        *,
+        layers: Sequence[int] | None = None,
+        span: Span | None = None,
+    ) -> Policy:
+        """Plain addition at all tokens, as the tools that made these files do.
+
+        Args:
+            checkpoint: to be steered; the policy is bound to it.
+            strength: α.
+            layers: of the file's, to be edited; all by default.
+            span: which tokens; all by default.
+
+        Raises:
+            InputError: the file is of another model type or width, or lacks a layer.
+        """
+        if self.model_type != checkpoint.anatomy.model_type:
+            raise InputError(
+                f"{self.path} was made for a {self.model_type}, and {checkpoint.name} is a "
+                f"{checkpoint.anatomy.model_type}."
+            )
+        chosen = self.layers if layers is None else tuple(sorted(layers))
+        if missing := [layer for layer in chosen if layer not in self.layers]:
+            raise InputError(
+                f"{self.path} has no vector for layer {missing[0]}; it has "
+                f"{', '.join(map(str, self.layers))}."
+            )
+        policy = act_add(
+            [Site("resid_post", layer) for layer in chosen],
+            self.vectors[[self.layers.index(layer) for layer in chosen]],
+            strength,
+            Span.everything() if span is None else span,
+        )
+        policy.require(checkpoint)
+        return policy.bound(checkpoint, imported=str(self.path))
+
+
+def read_vectors(path: Path) -> ImportedVectors:
+    """Read a `.gguf` control vector or a `.svec` file.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind, or holds NaN or unequal widths.
+    """
+    path = Path(path)
+    readers = {".gguf": _gguf, ".svec": _svec}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: vectors come as {' or '.join(readers)}, not {path.suffix!r}.")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    try:
+        model_type, directions = readers[path.suffix](path)
+    except InputError:
+        raise
+    except Exception as error:
+        # The GGUF reader raises whatever numpy does on a truncated file.
+        raise InputError(
+            f"{path} is damaged or no {path.suffix} file of vectors ({type(error).__name__}: "
+            f"{first_line(error)}); copy it again."
+        ) from error
+    layers = tuple(sorted(directions))
+    if not layers or layers[0] < 0 or len({len(v) for v in directions.values()}) != 1:
+        raise InputError(f"{path} holds no vectors of one width for layers from 0 on.")
+    vectors = torch.stack([directions[layer] for layer in layers])
+    return ImportedVectors(model_type, layers, finite(vectors, f"a vector of {path}"), path)
+
+
+def _gguf(path: Path) -> tuple[str, dict[int, Tensor]]:
+    reader = gguf_module().GGUFReader(path)
+    fields = {
+        key: reader.get_field(key).contents()
+        for key in ("general.architecture", f"{ARCHITECTURE}.model_hint")
+        if reader.get_field(key) is not None
+    }
+    if fields.get("general.architecture") != ARCHITECTURE:
+        raise InputError(
+            f"{path} is a GGUF file of {fields.get('general.architecture')!r}, not of a control "
+            "vector."
+        )
+    directions = {
+        int(tensor.name.removeprefix(_PREFIX)): torch.tensor(tensor.data, dtype=torch.float32)
+        for tensor in reader.tensors
+        if tensor.name.startswith(_PREFIX)
+    }
+    return str(fields[f"{ARCHITECTURE}.model_hint"]), directions
+
+
+def _svec(path: Path) -> tuple[str, dict[int, Tensor]]:
+    """JSON with `model_type`, `directions` of layers, and `explained_variances`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    directions = {
+        int(layer): torch.tensor(vector, dtype=torch.float32)
+        for layer, vector in content["directions"].items()
+    }
+    if any(vector.ndim != 1 for vector in directions.values()):
+        raise ValueError("a direction is no list of numbers")
+    return str(content["model_type"]), directions

@@ -1,0 +1,1 @@
+"""What applies a policy while a model generates."""

@@ -1,0 +1,1 @@
+"""What makes a policy: examples, controllers, calibration, tuning, evaluation."""

@@ -1,0 +1,108 @@
+"""Artefacts: they come back as they were, and belong to one checkpoint."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from interp import Checkpoint, InputError, load
+from interp.model.artifacts import Artifact, origin, require_origin, save
+from interp.model.artifacts import load as load_artifact
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load("organism:chat")
+
+
+def an_artifact(checkpoint: Checkpoint) -> Artifact:
+    tensors = {"vector": torch.arange(96.0), "n": torch.tensor([3])}
+    return Artifact("direction", tensors, {"origin": origin(checkpoint), "layer": 2})
+
+
+def test_what_is_saved_comes_back(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    made = an_artifact(checkpoint)
+    found = load_artifact(save(tmp_path / "new" / "d.safetensors", made), "direction")
+    assert found.kind == "direction"
+    assert found.meta["layer"] == 2
+    assert found.meta["origin"] == origin(checkpoint)
+    assert found.meta["versions"]["torch"] == torch.__version__
+    assert all(torch.equal(found.tensors[name], made.tensors[name]) for name in made.tensors)
+    require_origin(found, checkpoint)
+
+
+def test_tensors_may_share_their_memory(tmp_path: Path) -> None:
+    one = torch.arange(6.0).reshape(2, 3)
+    made = Artifact("policy", {"vector": one, "same": one, "turned": one.T}, {})
+    found = load_artifact(save(tmp_path / "p.safetensors", made), "policy").tensors
+    assert torch.equal(found["same"], one) and torch.equal(found["turned"], one.T)
+
+
+def test_numbers_that_are_none_are_not_saved(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    made = Artifact("direction", {"vector": torch.tensor([1.0, float("nan")])}, {})
+    with pytest.raises(InputError, match="vector of this direction is NaN"):
+        save(tmp_path / "d.safetensors", made)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "foreign", "kind", "format"])
+def test_a_bad_file_is_refused(tmp_path: Path, checkpoint: Checkpoint, damage: str) -> None:
+    path = save(tmp_path / "d.safetensors", an_artifact(checkpoint))
+    kind = "direction"
+    if damage == "missing":
+        path = tmp_path / "none.safetensors"
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif damage == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.ones(2)}, path)
+    elif damage == "kind":
+        kind = "guard"
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b'format_version\\": 1', b'format_version\\": 9'))
+    said = {
+        "missing": "does not exist",
+        "cut": "is damaged",
+        "foreign": "mechguard did not write it",
+        "kind": "holds a direction, where a guard is needed",
+        "format": "format version 9",
+    }[damage]
+    with pytest.raises(InputError, match=said):
+        load_artifact(path, kind)
+
+
+def test_another_model_is_refused_unless_it_is_named(checkpoint: Checkpoint) -> None:
+    made = an_artifact(checkpoint)
+    other = load("organism:jailbreak-keep")
+    with pytest.raises(InputError, match=r"belongs to organism:chat, whose weights .*--allow"):
+        require_origin(made, other)
+    require_origin(made, other, allow={"fingerprint"})
+
+
+def test_another_template_is_refused_unless_it_is_named(checkpoint: Checkpoint) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)
+    assert tokenizer is not None
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    other = dataclasses.replace(checkpoint, tokenizer=tokenizer)
+    with pytest.raises(InputError, match="tokenizer and chat template"):
+        require_origin(an_artifact(checkpoint), other)
+    require_origin(an_artifact(checkpoint), other, allow={"tokenizer_hash"})
+
+
+def test_another_width_is_never_accepted(checkpoint: Checkpoint) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    other = load(transformers.LlamaForCausalLM(config))
+    with pytest.raises(InputError, match="96 wide"):
+        require_origin(an_artifact(checkpoint), other, allow={"fingerprint", "tokenizer_hash"})

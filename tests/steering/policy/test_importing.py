@@ -1,0 +1,74 @@
+"""Vectors of others: right ones come in at their layer, damaged ones are refused."""
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from policies import patient, post
+
+from interp.errors import InputError
+from steering.policy.importing import read_vectors
+
+
+def svec(path: Path, **change: object) -> Path:
+    content = {
+        "model_type": "llama",
+        "directions": {"2": [1.0] * 32, "1": [0.5] * 32},
+        "explained_variances": {"2": 0.4, "1": 0.3},
+    }
+    path.write_text(json.dumps(content | change))
+    return path
+
+
+def test_an_svec_file(tmp_path: Path) -> None:
+    checkpoint = patient("llama").checkpoint
+    width = checkpoint.anatomy.width
+    path = svec(tmp_path / "v.svec", directions={"2": [1.0] * width, "1": [0.5] * width})
+    found = read_vectors(path)
+    assert found.layers == (1, 2) and found.model_type == "llama"
+    assert torch.equal(found.vectors[0], torch.full((width,), 0.5))
+    policy = found.policy(checkpoint, 3.0, layers=[2])
+    assert policy.sites == tuple(post(2)) and policy.strength == 3.0
+    assert policy.meta["origin"]["fingerprint"] == checkpoint.fingerprint
+    with pytest.raises(InputError, match="no vector for layer 3; it has 1, 2"):
+        found.policy(checkpoint, layers=[3])
+    with pytest.raises(InputError, match="wide"):
+        read_vectors(svec(tmp_path / "w.svec", directions={"1": [1.0] * (width + 1)})).policy(
+            checkpoint
+        )
+    with pytest.raises(InputError, match="made for a llama"):
+        found.policy(patient("gpt2").checkpoint)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_vectors(tmp_path / "none.gguf")
+    with pytest.raises(InputError, match=r"vectors come as \.gguf or \.svec"):
+        read_vectors(tmp_path / "x.pt")
+    for name, content in (("a.svec", "{"), ("b.svec", "{}"), ("c.gguf", "GGUF"), ("d.gguf", "")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match="damaged or no"):
+            read_vectors(tmp_path / name)
+    for directions, words in (
+        ({"1": [1.0], "2": [1.0, 2.0]}, "one width"),
+        ({}, "one width"),
+        ({"1": [float("nan")]}, "NaN"),
+        ({"1": [[1.0]]}, "damaged"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_vectors(svec(tmp_path / "e.svec", directions=directions))
+
+
+def test_a_gguf_file_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("direction.1", np.ones(4, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="not of a control"):
+        read_vectors(path)
