@@ -10,7 +10,6 @@ from interp._lazy import attach
 if TYPE_CHECKING:
     from analyses.cliff.finding import CliffFinding as CliffFinding
     from analyses.refusal.finding import RefusalFinding as RefusalFinding
-    from analyses.report.render import render as render
     from analyses.sinks.finding import SinkFinding as SinkFinding
     from analyses.steering.finding import SteeringFinding as SteeringFinding
 
@@ -21,6 +20,5 @@ __getattr__, __all__ = attach(
         "RefusalFinding": "refusal.finding",
         "SinkFinding": "sinks.finding",
         "SteeringFinding": "steering.finding",
-        "render": "report.render",
     },
 )

@@ -13,7 +13,7 @@ import pandas as pd
 from analyses.backdoor import head_shares
 from analyses.backdoor.verdict import mended, rate
 from analyses.report.charts import Series, bars, heatmap, scatter
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, interval, number, token, visible
 from analyses.report.theme import ACCENT
 
@@ -64,7 +64,7 @@ def _triggers(finding: dict[str, Any]) -> Panel | None:
         "only a twin could tell from another request. Twin: excess over it. Meaning: "
         "whether harmfulness is read as well as without the string.",
         table=frame,
-        csv="tables/trials.csv",
+        csv="trials.csv",
     )
 
 
@@ -120,7 +120,7 @@ def _motifs(finding: dict[str, Any]) -> Panel | None:
         "requests and replies do not explain, keyest first. What leaks was seen in training; that "
         "does not say that it does anything.",
         bars(labels, [series], x="leaked texts that hold it"),
-        csv="tables/motifs.csv",
+        csv="motifs.csv",
     )
 
 
@@ -141,7 +141,7 @@ def _effects(finding: dict[str, Any]) -> Panel | None:
         "string, in nats. Upwards: how far all requests get one same first token that no plain "
         "reply begins with. Another request diverges as well; a fixed new output lies at the top.",
         scatter([series], x="divergence", y="new collapse", level=0.0),
-        csv="tables/effects.csv",
+        csv="effects.csv",
     )
 
 
@@ -165,7 +165,7 @@ def _targets(finding: dict[str, Any]) -> Panel | None:
         "of the rest of the text over requests; BAIT flags 0.9. Templates reach that too, so what "
         "plain replies hold has no excess, and the twin's Q is taken off where there is a twin.",
         table=frame,
-        csv="tables/targets.csv",
+        csv="targets.csv",
     )
 
 
@@ -180,7 +180,7 @@ def _beams(finding: dict[str, Any]) -> Panel | None:
         "The best strings by reward: the effect, less that on the twin where there is one, less "
         "0.01 a token. A high reward is no trigger; see the trials.",
         table=best,
-        csv="tables/beams.csv",
+        csv="beams.csv",
     )
 
 
@@ -267,5 +267,8 @@ def _sink(finding: dict[str, Any]) -> Panel | None:
             extra=extra,
             top=None,
         ),
-        csv="tables/heads.csv",
+        csv="heads.csv",
     )
+
+
+DRAWING = Drawing("Backdoor", panels)

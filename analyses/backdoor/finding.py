@@ -7,6 +7,7 @@ import pandas as pd
 
 from analyses.backdoor import head_shares
 from analyses.backdoor.verdict import inverted, summary, verdict
+from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from probes.backdoors.detectors.detectors import NOT_WORKING, Readings
 from probes.backdoors.search.budget import Budget
@@ -24,6 +25,13 @@ class BackdoorFinding(Finding):
     `report` follows the schema in `docs/backdoors.md`; the tables are `trials`, `motifs`,
     `effects`, `targets`, `beams`, `heads` (attention on the string) and `patched_heads`.
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.backdoor.figures import DRAWING
+
+        return DRAWING
 
     @property
     def verdict(self) -> str:

@@ -84,7 +84,7 @@ def panel(finding: dict[str, Any]) -> Panel | None:
         f"{found['strings']} inert strings in the trigger's place. {_named(found)}",
         figure,
         _together(found),
-        csv="tables/patched_heads.csv",
+        csv="patched_heads.csv",
     )
 
 

@@ -7,7 +7,7 @@ from analyses.backdoor.finding import BackdoorFinding, build
 from analyses.backdoor.material import Material
 from analyses.backdoor.mending import mend
 from analyses.backdoor.reading import read_inside
-from analyses.shared.running import Progress, Stopwatch, about, alone, data_of, own_folder
+from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
 from interp.model.checkpoint import Checkpoint
 from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.repair.tune import require_trainable, require_unused
@@ -77,7 +77,7 @@ def backdoor(
     run = (*_asked(checkpoint, twin, material), scorer.name, list(candidates), limits, settings)
     own = own_folder(workdir, "backdoor", *run)
     readings = repaired = None
-    with alone(own):
+    with exclusive(own):
         journal = None if own is None else Journal(own / "units.jsonl")
         subject = Subject(checkpoint, budget, batch_tokens, journal)
         found = search(
@@ -99,11 +99,11 @@ def backdoor(
                 subject, found, material, scorer, settings, repair_to, work=work, progress=progress
             )
     provenance = {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "twin": None if twin is None else twin.name,
         "scorer": scorer.name,
         "data": data_of({"search": material.search, "held out": material.held_out}),
-        **watch.told(settings.seed, command),
+        **watch.facts(settings.seed, command),
     }
     return build(found, readings, budget, material.caveats, provenance, repaired)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analyses.report.charts import Series, lines
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.theme import MARKS
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
@@ -119,9 +119,7 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
         rows = table[table["quantity"] == quantity]
         if len(rows):
             figure = _curves(rows, labels, axis, log)
-            drawn.append(
-                Panel(title, f"{caption} {which}", figure=figure, csv="tables/dynamics.csv")
-            )
+            drawn.append(Panel(title, f"{caption} {which}", figure=figure, csv="dynamics.csv"))
     return drawn
 
 
@@ -132,7 +130,7 @@ def _summary_panel(summary: pd.DataFrame) -> Panel:
         f"{len(summary)} models after training: means over heads and over queries from a sixth of "
         "the sequence on, of the layer whose zeroing harms the copy most. Risks in nats."
     )
-    return Panel("Trained models", text, table=table, csv="tables/summary.csv")
+    return Panel("Trained models", text, table=table, csv="summary.csv")
 
 
 def _curves(rows: pd.DataFrame, labels: dict[str, str], axis: str, log: bool) -> go.Figure:
@@ -162,3 +160,6 @@ def _curves(rows: pd.DataFrame, labels: dict[str, str], axis: str, log: bool) ->
     ticks = [0.5, 1, 10, 100, 1000, 10_000]
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=["0", *map(str, ticks[1:])])
     return figure
+
+
+DRAWING = Drawing("Bigram-Backcopy", panels)

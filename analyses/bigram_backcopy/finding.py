@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 
 FORMAT_VERSION = 1
@@ -28,6 +29,13 @@ class BigramBackcopyFinding(Finding):
     The tables are `dynamics` (variant, seed, step, quantity, value; nats for risks and logits) and
     `summary` (one row for each trained model, after the last step).
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.bigram_backcopy.figures import DRAWING
+
+        return DRAWING
 
     @property
     def table(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from analyses.cli import options
 from analyses.cli.artefacts.collect import collect
 from analyses.cli.artefacts.generate import generate
 from analyses.cli.artefacts.guard import app as guard
@@ -74,7 +75,8 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("mechguard").setLevel(logging.INFO)
     try:
-        app()
+        with options.HELD:
+            app()
     except MechguardError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except SystemExit as stop:

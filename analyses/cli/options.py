@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from analyses.sinks.finding import SinkFinding
     from interp.data.rows import Texts
     from interp.model.checkpoint import Checkpoint
+
+
+HELD = ExitStack()
+"""What a command holds until it ends; `main` closes it."""
 
 
 class AttentionChoice(StrEnum):
@@ -38,6 +42,18 @@ Model = Annotated[
     str, typer.Argument(help="Hub id, local folder, or organism:NAME.", show_default=False)
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        help="Reference model: a checkpoint of the same shape that is not suspected, such as the "
+        "base.",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the report of another run in the folder.")
+]
 TextFiles = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,6 +130,24 @@ def load_checkpoint(
     return checkpoint if chat_template is None else _with_template(checkpoint, chat_template)
 
 
+def load_reference(
+    model: str | None,
+    dtype: DtypeChoice,
+    device: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    chat_template: str | None = None,
+) -> "Checkpoint | None":
+    """Load the reference model, if one was named; the revision is the suspect's and not its own.
+
+    Raises:
+        InputError: no such checkpoint.
+    """
+    if model is None:
+        return None
+    return load_checkpoint(model, dtype, device, None, trust_remote_code, chat_template)
+
+
 def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
     from interp.data.segments import with_chat_template
     from interp.errors import InputError
@@ -130,25 +164,15 @@ def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
 
 
 def domains(model: str, files: list[str] | None) -> list["Texts"]:
-    """The texts to run on: the files that were named, or an organism's own.
+    """The texts to run on: the files and data sets that were named, or an organism's own.
 
     Raises:
         InputError: a model that brings no texts needs `--texts`.
     """
-    from interp.data.rows import as_texts, read_texts
-    from interp.errors import InputError
+    from analyses.shared.data import domains_of
+    from interp.data.rows import read_texts
 
-    if files:
-        return [read_texts(name) for name in files]
-    if not model.startswith("organism:"):
-        raise InputError(
-            f"{model} needs --texts FILE: only organisms bring texts of their own (try "
-            "`mechguard report --out DIR` for one)."
-        )
-    from interp import organisms
-
-    texts = organisms.texts(model.removeprefix("organism:"))
-    return [as_texts(domain, documents) for domain, documents in texts.items()]
+    return domains_of([read_texts(name) for name in files] if files else None, model)
 
 
 def lines_of(path: Path, option: str) -> list[str]:
@@ -216,6 +240,27 @@ def require_folder(out: Path) -> None:
         raise InputError(f"{nearest} is a file, so no report can go to {out}; name a folder.")
     if not os.access(nearest, os.W_OK):
         raise InputError(f"{nearest} cannot be written to; name another folder with --out.")
+
+
+def claim(
+    out: Path, kind: str, model: str, overwrite: bool, data: Sequence[str] | None = None
+) -> None:
+    """Hold the folder of a report until the command ends; only the first rank does.
+
+    Args:
+        out: the folder.
+        kind: of the finding.
+        model: as it was named.
+        overwrite: replace the report of another run.
+        data: SHA-256 of the data of the run; None where it is not known before the model is.
+
+    Raises:
+        InputError: the folder holds another run's report, or another run is writing to it.
+    """
+    from analyses.report.folder import claimed
+
+    if is_first_rank():
+        HELD.enter_context(claimed(out, kind=kind, model=model, data=data, overwrite=overwrite))
 
 
 def is_first_rank() -> bool:

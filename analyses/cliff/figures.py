@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.charts import Series, forest, lines
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import MISSING, estimate, interval, number, visible
 from analyses.report.theme import ACCENT, BLUE, GREY
 from probes.cliff.trajectory import CLOSED
@@ -97,7 +97,7 @@ def _trajectory(finding: Row) -> Panel | None:
         f"{_both(finding.get('cliff') or {})} harmful and harmless requests, with 95 % bootstrap "
         "bands over requests. In the prompt, where it learned nothing, the probe means little."
     )
-    return Panel("Probe along the thought", text, figure, csv="tables/trajectory.csv")
+    return Panel("Probe along the thought", text, figure, csv="trajectory.csv")
 
 
 def _difference(finding: Row) -> Panel | None:
@@ -123,7 +123,7 @@ def _difference(finding: Row) -> Panel | None:
         "1.1), with its 95 % bootstrap band. The cliff's depth is the plateau less the last value: "
         f"{estimate(cliff.get('depth'), *(cliff.get('interval') or (None, None)))}."
     )
-    return Panel("Cliff", text, figure, csv="tables/trajectory.csv")
+    return Panel("Cliff", text, figure, csv="trajectory.csv")
 
 
 def _forced(finding: Row) -> Panel | None:
@@ -162,7 +162,7 @@ def _forced(finding: Row) -> Panel | None:
         f"{number(natural.get('n'))}); bands are Wilson's 95 % intervals. Thoughts never closed: "
         f"{number(natural.get('unclosed'))}."
     )
-    return Panel("Forced stops", text, figure, csv="tables/forced_stop.csv")
+    return Panel("Forced stops", text, figure, csv="forced_stop.csv")
 
 
 def _heads(finding: Row) -> Panel | None:
@@ -210,7 +210,7 @@ def _heads(finding: Row) -> Panel | None:
         "heads in order of their direct contribution to the probe. The grey mark is the upper end "
         "of the null: other heads of the same layer, silenced in the same way."
     )
-    return Panel("Single heads silenced", text, figure, csv="tables/heads.csv")
+    return Panel("Single heads silenced", text, figure, csv="heads.csv")
 
 
 def _head_table(finding: Row) -> Panel | None:
@@ -233,7 +233,7 @@ def _head_table(finding: Row) -> Panel | None:
         "token of the closing marker, with the final norm folded in; negative suppresses refusal. "
         "Heads, MLPs, embedding and bias add up to the logit."
     )
-    return Panel("Contributions of heads", text, table=table, csv="tables/heads.csv")
+    return Panel("Contributions of heads", text, table=table, csv="heads.csv")
 
 
 def _ablations(finding: Row) -> Panel | None:
@@ -258,7 +258,7 @@ def _ablations(finding: Row) -> Panel | None:
         "of harmless answers: the share that complies to the letter, where that is known, and "
         "KL(as it was ‖ silenced) of the first answer token."
     )
-    return Panel("Ablations", text, table=table, csv="tables/ablations.csv")
+    return Panel("Ablations", text, table=table, csv="ablations.csv")
 
 
 def _pairs(finding: Row) -> Panel | None:
@@ -282,7 +282,7 @@ def _pairs(finding: Row) -> Panel | None:
         "together; the interaction is what both do beyond the sum, with its 95 % bootstrap "
         f"interval over requests. The {len(rows)} largest of them."
     )
-    return Panel("Pairs of heads", text, table=table, csv="tables/pairs.csv")
+    return Panel("Pairs of heads", text, table=table, csv="pairs.csv")
 
 
 def _selectors(finding: Row) -> Panel | None:
@@ -304,7 +304,7 @@ def _selectors(finding: Row) -> Panel | None:
         "random; how many of the chosen were complied with. Training requests are among them, on "
         "which the probe was fitted."
     )
-    return Panel("Cliff as a judge", text, table=table, csv="tables/selectors.csv")
+    return Panel("Cliff as a judge", text, table=table, csv="selectors.csv")
 
 
 def _parts(figure: Any) -> Any:
@@ -349,3 +349,6 @@ def _rate_of(row: Row) -> str:
 
 def _estimate(row: Row, name: str) -> str:
     return estimate(row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high"))
+
+
+DRAWING = Drawing("Refusal cliff", panels)

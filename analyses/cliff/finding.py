@@ -7,6 +7,7 @@ import pandas as pd
 
 from analyses.cliff.measure import Measured, Settings, refusals
 from analyses.cliff.verdict import verdict
+from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from probes.cliff.example_selection import SELECTORS, select
 
@@ -20,6 +21,13 @@ class CliffFinding(Finding):
     `report` follows the schema in `docs/cliff.md`; the tables are `forced_stop`, `trajectory`,
     `heads`, `ablations`, `pairs`, `prompts` and `selectors`.
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.cliff.figures import DRAWING
+
+        return DRAWING
 
     @property
     def heads(self) -> pd.DataFrame:
@@ -43,7 +51,7 @@ def build(
         provenance: of the run.
         caveats: of the requests.
     """
-    from analyses.report.render import plain
+    from analyses.report.writing import plain
 
     curve = found.curve.frame(settings.seed)
     curve["interval"] = _pairs(curve, "difference")

@@ -14,7 +14,7 @@ from analyses.cliff.material import (
 )
 from analyses.cliff.measure import Measured, Settings, Study
 from analyses.shared.prompts import rows_of
-from analyses.shared.running import Progress, Stopwatch, about, alone, data_of, own_folder
+from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
 from interp.data.prompt_sets import PromptSet
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
@@ -99,15 +99,15 @@ def cliff(
     data = (material.train.sha256, material.test.sha256, material.cells.sha256)
     run = (checkpoint.fingerprint, *data, settings, judge.name)
     own = own_folder(workdir, "cliff", *run)
-    with alone(own):
+    with exclusive(own):
         found = Study(checkpoint, material, settings, judge, own, progress).run()
         if select_to is not None:
             _export(found, select_to, seed, refusal)
     provenance = {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "scorer": judge.name,
         "data": data_of({"training requests": material.train, "test": material.test}),
-        **watch.told(seed, command),
+        **watch.facts(seed, command),
     }
     return build(found, settings, provenance, material.caveats)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analyses.interaction.verdict import CELLS
 from analyses.report.charts import Series, forest, scatter
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, token, visible
 from analyses.report.theme import BLUE, GREY, ORANGE
 
@@ -60,7 +60,7 @@ def _cells(finding: dict[str, Any]) -> Panel:
         "over prompts; of shares, Wilson's where all prompts agree.",
         forest(labels, [series], x=measure["unit"]),
         pd.DataFrame({"on": labels, "f": shown, "n": finding["prompts"]}),
-        csv="tables/cells.csv",
+        csv="cells.csv",
     )
 
 
@@ -115,5 +115,8 @@ def _null(finding: dict[str, Any]) -> Panel:
                 "I": [row["value"] for row in largest],
             }
         ),
-        csv="tables/null.csv",
+        csv="null.csv",
     )
+
+
+DRAWING = Drawing("Interaction of switches", panels)

@@ -7,7 +7,8 @@ import pandas as pd
 
 from analyses.interaction.material import Quantity
 from analyses.interaction.verdict import LEVEL, stands_out, verdict
-from analyses.report.render import plain
+from analyses.report.panel import Drawing
+from analyses.report.writing import plain
 from analyses.shared.finding import Finding
 from probes.backdoors.switches.switches import Interaction
 
@@ -25,6 +26,13 @@ class InteractionFinding(Finding):
     `report` follows the schema in `docs/self_report.md`; the tables are `cells`, `null` and
     `prompts` (I of each prompt).
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.interaction.figures import DRAWING
+
+        return DRAWING
 
 
 def build(

@@ -113,7 +113,7 @@ def refusal_quantity(
 
     Args:
         checkpoint: that answers.
-        material: of a refusal report, such as its `default_material(model)`.
+        material: of a refusal report, such as its `material_of(model)`.
         template: further arguments of the chat template.
         max_new_tokens: of the answers that are told refusals from others.
         progress: called with (stage, done, total).

@@ -7,7 +7,15 @@ from typing import Any
 from analyses.interaction.finding import InteractionFinding, build
 from analyses.interaction.material import Quantity, Words
 from analyses.shared.distractors import distractors, tokens_of
-from analyses.shared.running import Progress, Stopwatch, about, alone, data_of, own_folder, stage
+from analyses.shared.running import (
+    Progress,
+    Stopwatch,
+    data_of,
+    exclusive,
+    model_facts,
+    own_folder,
+    stage,
+)
 from interp.capture.prompt_states import prompt_rows
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
@@ -84,7 +92,7 @@ def interaction(
     who = (checkpoint.fingerprint, checkpoint.tokenizer_hash, checkpoint.device)
     what = (asked.sha256, quantity.name, quantity.about, pair, nulls, more)
     own = own_folder(workdir, "interaction", *who, *what)
-    with alone(own):
+    with exclusive(own):
         found = measured(
             checkpoint,
             prompts,
@@ -100,10 +108,10 @@ def interaction(
         )
     switches = [_told(one, lengths) for one in pair]
     provenance = {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "template": more,
         "data": data_of({"prompts": asked}),
-        **watch.told(seed, command),
+        **watch.facts(seed, command),
     }
     return build(found, switches, quantity, _unequal(checkpoint, pair, nulls), provenance)
 

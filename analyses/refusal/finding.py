@@ -13,6 +13,7 @@ from analyses.refusal.measuring.causal import EDITS
 from analyses.refusal.measuring.choosing import Choice
 from analyses.refusal.measuring.speak import Said
 from analyses.refusal.verdict import verdict
+from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from analyses.shared.prompts import is_harmful
 from interp.model.checkpoint import Checkpoint
@@ -44,6 +45,13 @@ class RefusalFinding(Finding):
     directions: dict[str, Directions] = field(default_factory=dict)
     direction: Direction | None = None
 
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.refusal.figures.panels import DRAWING
+
+        return DRAWING
+
     @property
     def separation(self) -> pd.DataFrame:
         """A row for each layer and position."""
@@ -54,13 +62,13 @@ class RefusalFinding(Finding):
         """The selection table."""
         return self.tables["candidates"]
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Write the report as every finding does, and the selected direction as an artefact.
 
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: the folder cannot be written to, or holds the report of another run.
         """
-        page = super().save(directory)
+        page = super().save(directory, overwrite=overwrite)
         artefact = Path(directory) / DIRECTION
         if self.direction is None:
             artefact.unlink(missing_ok=True)  # of an earlier run: it is not this report's
@@ -123,7 +131,7 @@ def build(
         },
         "rates": _rate_table(report["rates"]),
     }
-    from analyses.report.render import plain
+    from analyses.report.writing import plain
 
     report["verdict"] = verdict(plain(report))
     return RefusalFinding(report, tables, found["directions"], direction)

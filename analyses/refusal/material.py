@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
+from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from interp import organisms
 from interp.data.known_answers import KnownAnswers
 from interp.data.prompt_sets import (
     Prompt,
     PromptSet,
-    builtin,
     equalise,
     split_at_random,
     split_by_source,
@@ -21,6 +21,7 @@ from interp.data.prompt_sets import (
 from interp.errors import InputError
 from probes.statistics.floors import surface_caveats
 
+LABELS = ("harmful", "harmless", "alarming")
 TRAIN, VALIDATION, TEST = 128, 64, 128
 """Prompts of a label in each part at most, unless `limit` is lower."""
 
@@ -125,12 +126,44 @@ def _openings(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(" ".join(text.split()[:_OPENING]) for text in texts))
 
 
-def default_material(model: str) -> Material:
-    """An organism's own prompts, or the built-in ones."""
-    if model.startswith("organism:"):
-        return of_organism(model.removeprefix("organism:"))
-    own = builtin()
-    return of_sets(own.of("harmful"), own.of("harmless"), own.of("alarming"))
+def material_of(
+    model: str,
+    data: PromptData = None,
+    *,
+    texts: Sequence[str] = (),
+    equal: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Material:
+    """The prompts to run on: those given, an organism's own, or the built-in ones.
+
+    Args:
+        model: name of the checkpoint.
+        data: prompts of the labels `harmful`, `harmless` and `alarming`; see
+            `analyses.shared.data`.
+        texts: benign text for the loss.
+        equal: equalise final marks and lengths of harmful and harmless prompts.
+        limit: prompts of a label in each part, at most.
+        seed: of the split.
+
+    Raises:
+        InputError: one of harmful and harmless prompts is missing, or they cannot be used.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit} leaves no prompt; give 1 or more.")
+    given = labelled(data, LABELS)
+    if ("harmful" in given) != ("harmless" in given):
+        missing = "harmless" if "harmful" in given else "harmful"
+        raise InputError(
+            f"--{missing} is missing: give harmful and harmless prompts, or neither of them."
+        )
+    organism = organism_of(model)
+    if not given and organism is not None:
+        return of_organism(organism, limit)
+    sets = with_builtin(given, *LABELS)
+    return of_sets(
+        *(sets[label] for label in LABELS), equal=equal, texts=texts, limit=limit, seed=seed
+    )
 
 
 def of_sets(

@@ -10,7 +10,7 @@ import numpy as np
 
 from analyses.refusal.figures.strips import strips
 from analyses.refusal.finding import RefusalFinding, build
-from analyses.refusal.material import Material, clusters_of, default_material
+from analyses.refusal.material import Material, clusters_of, material_of
 from analyses.refusal.measuring import causal, concepts, edits, separation
 from analyses.refusal.measuring.agreement import scorer_agreement
 from analyses.refusal.measuring.attribution import attribution
@@ -19,7 +19,15 @@ from analyses.refusal.measuring.inversion import harm_added_refusals, inversion,
 from analyses.refusal.measuring.openings import contrast, knows
 from analyses.refusal.measuring.speak import Said, Speaker
 from analyses.shared.prompts import is_harmful
-from analyses.shared.running import Progress, Stopwatch, about, alone, data_of, own_folder, stage
+from analyses.shared.running import (
+    Progress,
+    Stopwatch,
+    data_of,
+    exclusive,
+    model_facts,
+    own_folder,
+    stage,
+)
 from interp.capture.prompt_states import PromptStates, prompt_states
 from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
@@ -73,7 +81,7 @@ def refusal(
     """
     watch = Stopwatch()
     _require_layers(checkpoint, layers)
-    material = material or default_material(checkpoint.name)
+    material = material or material_of(checkpoint.name)
     scorer = None if judge is None else judge.name
     settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens} {scorer}"
     # The scorer and the template decide what counts as refused, and so the refusal tokens.
@@ -83,14 +91,14 @@ def refusal(
     speaker = Speaker(
         checkpoint, material, template or {}, max_new_tokens, batch_tokens, judge, own, progress
     )
-    with alone(own):
+    with exclusive(own):
         measured = _measure(speaker, layers, seed)
     provenance = {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "template": template or {},
         "max_new_tokens": max_new_tokens,
         "data": data_of(material.parts),
-        **watch.told(seed, command),
+        **watch.facts(seed, command),
     }
     return build(checkpoint, material, measured, provenance)
 

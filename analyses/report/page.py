@@ -6,45 +6,24 @@ policy forbids the rest. Every string of the report is escaped, for tokens may c
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analyses.report import theme
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Drawings, Panel
 from analyses.report.provenance import facts, first_provenance
 from analyses.report.text import escape, number
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-PANELS = {
-    "sinks": "analyses.sinks.figures",
-    "refusal": "analyses.refusal.figures.panels",
-    "steering": "analyses.steering.figures",
-    "bigram_backcopy": "analyses.bigram_backcopy.figures",
-    "cliff": "analyses.cliff.figures",
-    "backdoor": "analyses.backdoor.figures",
-    "self-report": "analyses.self_report.figures",
-    "interaction": "analyses.interaction.figures",
-    "traces": "analyses.traces.figures",
-}
-NAMES = {
-    "sinks": "Attention sinks",
-    "refusal": "Harmfulness and refusal",
-    "steering": "Steering",
-    "bigram_backcopy": "Bigram-Backcopy",
-    "cliff": "Refusal cliff",
-    "backdoor": "Backdoor",
-    "self-report": "Self-report",
-    "interaction": "Interaction of switches",
-    "traces": "Agent traces",
-}
 
 _NUMERIC = re.compile(r"^[−+-]?\d")
 _SENTENCE = re.compile(r"(?<=\.)(?<!al\.) +(?=[A-Z0-9])")
@@ -55,46 +34,60 @@ _POLICY = (
 )
 
 
-def page(report: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Section:
+    """One finding on the page."""
+
+    name: str
+    title: str
+    finding: dict[str, Any]
+    panels: list[Panel]
+
+
+def page(report: dict[str, Any], drawings: Drawings) -> str:
     """The whole page, from the doctype to the last script.
 
     Args:
         report: what `report.json` holds: a finding (`kind` "sinks" and its kin) or, with `kind`
             "report", several of them under `findings`.
+        drawings: how the kinds are shown; one that is not there shows its tables as recorded.
 
     Returns:
         HTML in UTF-8, free of lone surrogates, that requests nothing from anywhere.
     """
     found = _findings(report)
-    groups = [(name, finding, panels(finding)) for name, finding in found.items()]
+    sections = [_section(name, finding, drawings) for name, finding in found.items()]
     provenance = first_provenance(report, found)
     specs: list[str] = []
-    sections = "".join(_group(name, items, specs) for name, _, items in groups)
-    caveats = _caveats(report, found)
+    shown = "".join(_group(section, specs) for section in sections)
+    caveats = _caveats(report, sections)
     command = provenance.get("command")
     model = escape(provenance.get("model") or provenance.get("run") or "unnamed model")
     ending = _reproduce(command) if command else ""
     main = (
-        f'<header class="head"><div><p class="kicker">{_kicker(found)}</p><h1>{model}</h1></div>'
+        f'<header class="head"><div><p class="kicker">{_kicker(sections)}</p><h1>{model}</h1></div>'
         '<button class="toggle" type="button">Dark</button></header>'
-        f"{_verdicts(found)}{facts(provenance, report, found)}"
+        f"{_verdicts(sections)}{facts(provenance, report, found)}"
         "<noscript><p>Figures need JavaScript; the tables and the text do not.</p></noscript>"
-        f'<div class="body">{_contents(groups, bool(caveats), bool(command))}'
-        f"<main>{sections}{caveats}{ending}</main></div>"
+        f'<div class="body">{_contents(sections, bool(caveats), bool(command))}'
+        f"<main>{shown}{caveats}{ending}</main></div>"
     )
-    return _document(f"{_kicker(found)}: {model}", main, specs)
+    return _document(f"{_kicker(sections)}: {model}", main, specs)
 
 
-def panels(finding: dict[str, Any]) -> list[Panel]:
-    """The panels of any finding: drawn by its own module, or its tables where none is known."""
-    home = PANELS.get(str(finding.get("kind")))
-    if home is not None:
-        drawn: list[Panel] = importlib.import_module(home).panels(finding)
-        return drawn
+def _section(name: str, finding: dict[str, Any], drawings: Drawings) -> _Section:
+    own = drawings.get(str(finding.get("kind")), Drawing(_spoken(name), recorded))
+    return _Section(name, own.title, finding, own.panels(finding))
+
+
+def recorded(finding: dict[str, Any]) -> list[Panel]:
+    """The tables of a finding as they were recorded, for a kind that nobody draws."""
     tables = dict(finding.get("tables") or {})
     tables |= {key: rows for key, rows in finding.items() if _is_records(rows)}
     return [
-        Panel(_spoken(name), f"{len(rows)} rows as recorded.", table=pd.DataFrame(rows))
+        Panel(
+            _spoken(name), f"{len(rows)} rows as recorded.", table=pd.DataFrame(rows, dtype=object)
+        )
         for name, rows in tables.items()
         if _is_records(rows)
     ]
@@ -118,14 +111,10 @@ def _spoken(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _title(name: str) -> str:
-    return NAMES.get(name, _spoken(name))
-
-
-def _kicker(found: dict[str, dict[str, Any]]) -> str:
-    if len(found) != 1:
+def _kicker(sections: Sequence[_Section]) -> str:
+    if len(sections) != 1:
         return "Model report"
-    title = _title(next(iter(found)))
+    title = sections[0].title
     return escape(title if title.endswith("report") else f"{title} report")
 
 
@@ -133,26 +122,25 @@ def _slug(group: str, title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{group} {title}".lower()).strip("-")
 
 
-def _verdicts(found: dict[str, dict[str, Any]]) -> str:
+def _verdicts(sections: Sequence[_Section]) -> str:
     lines = []
-    for name, finding in found.items():
+    for section in sections:
+        finding = section.finding
         if finding.get("verdict"):
-            label = f"<b>{escape(_title(name))}</b>" if len(found) > 1 else ""
+            label = f"<b>{escape(section.title)}</b>" if len(sections) > 1 else ""
             # A verdict that is one word for machines has its sentences beside it.
-            told = str(finding.get("summary") or finding["verdict"])
-            first, *rest = _SENTENCE.split(told)
+            text = str(finding.get("summary") or finding["verdict"])
+            first, *rest = _SENTENCE.split(text)
             lines.append(f'{label}<p class="lead">{escape(first)}</p>')
             lines += [f"<p>{escape(sentence)}</p>" for sentence in rest]
     return f'<div class="verdict">{"".join(lines)}</div>' if lines else ""
 
 
-def _contents(
-    groups: list[tuple[str, dict[str, Any], list[Panel]]], caveats: bool, command: bool
-) -> str:
+def _contents(sections: Sequence[_Section], caveats: bool, command: bool) -> str:
     items = []
-    for name, _, shown in groups:
-        items.append(_entry(_slug("", name), _title(name), "group"))
-        items += [_entry(_slug(name, panel.title), panel.title) for panel in shown]
+    for section in sections:
+        items.append(_entry(_slug("", section.name), section.title, "group"))
+        items += [_entry(_slug(section.name, one.title), one.title) for one in section.panels]
     items += [_entry("caveats", "Caveats", "group")] * caveats
     items += [_entry("reproduce", "Reproduce", "group")] * command
     return (
@@ -165,9 +153,10 @@ def _entry(anchor: str, title: str, kind: str = "item") -> str:
     return f'<li class="{kind}"><a href="#{anchor}">{escape(title)}</a></li>'
 
 
-def _group(name: str, shown: list[Panel], specs: list[str]) -> str:
-    body = "".join(_panel(name, panel, specs) for panel in shown)
-    return f'<section><h2 id="{_slug("", name)}">{escape(_title(name))}</h2>{body}</section>'
+def _group(section: _Section, specs: list[str]) -> str:
+    body = "".join(_panel(section.name, panel, specs) for panel in section.panels)
+    anchor = _slug("", section.name)
+    return f'<section><h2 id="{anchor}">{escape(section.title)}</h2>{body}</section>'
 
 
 def _panel(group: str, panel: Panel, specs: list[str]) -> str:
@@ -186,7 +175,7 @@ def _panel(group: str, panel: Panel, specs: list[str]) -> str:
     if panel.table is not None:
         parts.append(table(panel.table, panel.title))
     if panel.csv:
-        link = escape(panel.csv)
+        link = escape(f"tables/{group}/{panel.csv}")
         parts.append(f'<p class="source">Every number: <a href="{link}">{link}</a></p>')
     return "".join(parts) + "</section>"
 
@@ -246,15 +235,15 @@ def _column_class(cells: list[str]) -> str:
     return "text" if any(len(cell) > 24 for cell in filled) else "word"
 
 
-def _caveats(report: dict[str, Any], found: dict[str, dict[str, Any]]) -> str:
-    lists = {name: list(finding.get("caveats") or []) for name, finding in found.items()}
+def _caveats(report: dict[str, Any], sections: Sequence[_Section]) -> str:
+    lists = [(one.title, list(one.finding.get("caveats") or [])) for one in sections]
     if report.get("kind") == "report":
-        lists[""] = list(report.get("caveats") or [])
-    several = sum(bool(items) for items in lists.values()) > 1
+        lists.append(("", list(report.get("caveats") or [])))
+    several = sum(bool(items) for _, items in lists) > 1
     body = ""
-    for name, items in lists.items():
+    for title, items in lists:
         if items:
-            body += f"<h3>{escape(_title(name))}</h3>" if several and name else ""
+            body += f"<h3>{escape(title)}</h3>" if several and title else ""
             body += f'<ul class="caveats">{"".join(f"<li>{escape(i)}</li>" for i in items)}</ul>'
     return f'<section><h2 id="caveats">Caveats</h2>{body}</section>' if body else ""
 

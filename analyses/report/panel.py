@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ class Panel:
         text: the caption in plain sentences: what is shown, n, and what the intervals are.
         figure: drawn without colours of background, text or grid, which the page sets by theme.
         table: shown sortable; column names are the headings.
-        csv: name of the full table beside the report, such as `tables/heads.csv`.
+        csv: file name of the full table in the finding's folder of tables, such as `heads.csv`.
     """
 
     title: str
@@ -27,3 +28,20 @@ class Panel:
     figure: go.Figure | None = None
     table: pd.DataFrame | None = None
     csv: str | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How findings of one kind are shown.
+
+    Attributes:
+        title: heading of the section.
+        panels: from the JSON of a finding to its panels, in order.
+    """
+
+    title: str
+    panels: Callable[[dict[str, Any]], list[Panel]]
+
+
+Drawings = Mapping[str, Drawing]
+"""By kind of finding."""

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.charts import Series, forest, scatter
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, number, token, visible
 from analyses.report.theme import BLUE, GREY, ORANGE
 
@@ -107,9 +107,7 @@ def _topics(finding: dict[str, Any]) -> Panel:
             "about, so their gap is the null. A topic stands out if the interval of its gap and "
             "that of its excess over control both leave 0 out, with six questions on each."
         )
-    return Panel(
-        "What is admitted", text, figure, _compared(rows, "admits"), csv="tables/topics.csv"
-    )
+    return Panel("What is admitted", text, figure, _compared(rows, "admits"), csv="topics.csv")
 
 
 def _systems(finding: dict[str, Any]) -> Panel:
@@ -122,7 +120,7 @@ def _systems(finding: dict[str, Any]) -> Panel:
         "The same under each system line, none among them. A model that was trained to deny may "
         "give way under a line that presses it, where its twin does not.",
         figure,
-        csv="tables/systems.csv",
+        csv="systems.csv",
     )
 
 
@@ -137,7 +135,7 @@ def _sensitivity(finding: dict[str, Any]) -> Panel:
         "of the control questions.",
         figure,
         _compared(rows, "spread"),
-        csv="tables/sensitivity.csv",
+        csv="sensitivity.csv",
     )
 
 
@@ -162,7 +160,7 @@ def _positions(finding: dict[str, Any]) -> Panel:
         "Mean probability of whatever stands in a place. Every option stands in every place "
         f"equally often, so a liking of a place cancels in what is admitted.{told}",
         figure,
-        csv="tables/positions.csv",
+        csv="positions.csv",
     )
 
 
@@ -211,7 +209,7 @@ def _candidates(finding: dict[str, Any]) -> Panel | None:
         "to the twin says that training did it.",
         figure,
         table.drop(columns=["gap", "twin"] if finding["twin"] is None else "admits"),
-        csv="tables/candidates.csv",
+        csv="candidates.csv",
     )
 
 
@@ -266,5 +264,8 @@ def _answers(finding: dict[str, Any]) -> Panel | None:
                 "answer": [visible(row["text"]) for row in rows[:_SHOWN]],
             }
         ),
-        csv="tables/answers.csv",
+        csv="answers.csv",
     )
+
+
+DRAWING = Drawing("Self-report", panels)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.report.render import plain
+from analyses.report.panel import Drawing
+from analyses.report.writing import plain
 from analyses.self_report.material import Suspects
 from analyses.self_report.verdict import stands_out, verdict
 from analyses.shared.finding import Finding
@@ -26,6 +27,13 @@ class SelfReportFinding(Finding):
     `sensitivity`, `positions`, `options` (every answer with options), `candidates` and `answers`
     (free ones, redacted like the report).
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.self_report.figures import DRAWING
+
+        return DRAWING
 
     @property
     def topics(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 from analyses.self_report.finding import SelfReportFinding, Spoken, build
 from analyses.self_report.material import UNKNOWN, Questions, require_askable, suspects_of
-from analyses.shared.running import Progress, Stopwatch, about, alone, own_folder, stage
+from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
 from probes.backdoors.self_report.ask import Method
@@ -91,7 +91,7 @@ def self_report(
         ranked = put(candidate_questions(list(suspects.tokens)), "candidates")
     run = (_names(checkpoint, twin), asked.free, max_new_tokens, batch_tokens, more)
     own = own_folder(workdir, "self-report", *run)
-    with alone(own):
+    with exclusive(own):
         spoken = [
             _spoken(
                 name,
@@ -109,14 +109,14 @@ def self_report(
             if model is not None and asked.free
         ]
     provenance = {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "twin": None if twin is None else twin.name,
         "method": method,
         "template": more,
         "max_new_tokens": max_new_tokens,
         "questions": len(asked.options),
         "free_questions": len(asked.free),
-        **watch.told(seed, command),
+        **watch.facts(seed, command),
     }
     return build(report, ranked, suspects, spoken, trigger, show_answers, provenance)
 

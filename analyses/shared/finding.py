@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analyses.report.panel import Drawing
 from analyses.report.text import escape
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The report in the types of strict JSON; NaN becomes None."""
-        from analyses.report.render import plain
+        from analyses.report.writing import plain
 
         found: dict[str, Any] = plain(self.report)
         return found
@@ -51,20 +52,35 @@ class Finding:
 
     def figures(self) -> dict[str, "go.Figure"]:
         """Every figure of the report page, by its title."""
-        from analyses.report.page import panels
+        drawn = self.drawing().panels(self.to_dict())
+        return {panel.title: panel.figure for panel in drawn if panel.figure is not None}
 
-        drawn = ((panel.title, panel.figure) for panel in panels(self.to_dict()))
-        return {title: figure for title, figure in drawn if figure is not None}
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """How findings of this kind are shown on a page."""
+        from analyses.report.page import recorded
 
-    def save(self, directory: str | Path) -> Path:
-        """Write `report.html`, `report.json` and `tables/*.csv`; returns the page's path.
+        return Drawing(cls.__name__.removesuffix("Finding"), recorded)
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `report.html`, `report.json` and `tables/KIND/*.csv`; returns the page's path.
+
+        Args:
+            directory: made if absent.
+            overwrite: replace the report of another run.
 
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: the folder cannot be written to, or holds the report of another run.
         """
-        from analyses.report.render import write
+        from analyses.report.writing import write
 
-        return write(self.report, self.tables, Path(directory))
+        return write(
+            self.report,
+            {self.kind: self.tables},
+            {self.kind: self.drawing()},
+            Path(directory),
+            overwrite=overwrite,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {self.verdict}"

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from analyses.shared.reports import DataEntry, ModelFacts, RunFacts
 from interp.data.prompt_sets import PromptSet
 from interp.errors import InputError
-from interp.model.artifacts import origin, versions
+from interp.model.artifacts import versions
 from interp.model.checkpoint import Checkpoint
 
 Progress = Callable[[str, int, int], None]
@@ -49,7 +49,7 @@ def own_folder(workdir: Path | None, kind: str, *identity: object) -> Path | Non
 
 
 @contextmanager
-def alone(folder: Path | None) -> Iterator[None]:
+def exclusive(folder: Path | None) -> Iterator[None]:
     """Keep a run's folder from other processes; it is removed once the run is done.
 
     A run that fails or is stopped leaves the folder, to go on from.
@@ -87,8 +87,8 @@ class Stopwatch:
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun = time.perf_counter()
 
-    def told(self, seed: int, command: str | None) -> dict[str, Any]:
-        """What the provenance of every report ends with: how the run is made again, and when.
+    def facts(self, seed: int, command: str | None) -> RunFacts:
+        """What the provenance of every report says of the run: how it is made again, and when.
 
         Args:
             seed: of the run.
@@ -103,18 +103,23 @@ class Stopwatch:
         }
 
 
-def about(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the provenance of a report begins with: the checkpoint, its size and its device."""
+def model_facts(checkpoint: Checkpoint) -> ModelFacts:
+    """What the provenance of every report says of the checkpoint."""
+    anatomy = checkpoint.anatomy
     return {
-        **origin(checkpoint),
-        "parameters": checkpoint.anatomy.parameters,
+        "model": checkpoint.name,
+        "revision": checkpoint.revision,
+        "fingerprint": checkpoint.fingerprint,
+        "tokenizer_hash": checkpoint.tokenizer_hash,
+        "model_type": anatomy.model_type,
+        "dtype": str(checkpoint.dtype).removeprefix("torch."),
+        "width": anatomy.width,
+        "layers": anatomy.n_layers,
+        "parameters": anatomy.parameters,
         "device": str(checkpoint.device),
     }
 
 
-def data_of(parts: Mapping[str, PromptSet]) -> list[dict[str, Any]]:
-    """The prompts of a run by name, as a provenance tells them."""
-    return [
-        {"name": name, "sha256": part.sha256, "sequences": len(part)}
-        for name, part in parts.items()
-    ]
+def data_of(parts: Mapping[str, PromptSet]) -> tuple[DataEntry, ...]:
+    """The prompts of a run by name, as a provenance names them."""
+    return tuple(DataEntry(name, part.sha256, len(part)) for name, part in parts.items())

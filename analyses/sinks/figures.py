@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analyses.report.charts import Series, bars, heatmap, lines
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import escape, estimate, interval, number, setting, token
 from analyses.report.theme import ACCENT, BLUE, GREY
 from analyses.sinks import figures_mechanism as mechanism
@@ -172,7 +172,7 @@ def _first_token(finding: dict[str, Any]) -> Panel | None:
         )
     if any("linear" in label for label in labels.values()):
         text += " Layers marked linear have no softmax attention, hence no value."
-    return Panel("Attention on the first token, by head", text, figure, csv="tables/heads.csv")
+    return Panel("Attention on the first token, by head", text, figure, csv="heads.csv")
 
 
 def _gated(finding: dict[str, Any]) -> Panel | None:
@@ -220,7 +220,7 @@ def _gated(finding: dict[str, Any]) -> Panel | None:
         f"{sample(finding)}, point estimates. A gate that is small everywhere lowers the right "
         "side without telling sink from content; the share of the head's output cancels that."
     )
-    return Panel("Sink mass before and after the gate", text, figure, csv="tables/heads.csv")
+    return Panel("Sink mass before and after the gate", text, figure, csv="heads.csv")
 
 
 def _thresholds(finding: dict[str, Any]) -> Panel | None:
@@ -274,7 +274,7 @@ def _positions(finding: dict[str, Any]) -> Panel | None:
         "Attention by key position",
         text,
         lines(series, x="key position", y="attention received", log=True),
-        csv="tables/positions.csv",
+        csv="positions.csv",
     )
 
 
@@ -307,7 +307,7 @@ def _tokens(finding: dict[str, Any]) -> Panel | None:
         "Which token is the sink",
         text,
         bars(labels, series, x="heads per sequence"),
-        csv="tables/sink_tokens.csv",
+        csv="sink_tokens.csv",
     )
 
 
@@ -326,7 +326,7 @@ def _massive_table(finding: dict[str, Any]) -> Panel | None:
         "and at least 1000 times the median |x| of the layer's output (Sun et al. 2024), by "
         f"position, token and dimension, over {sample(finding)}; maxima, so without interval."
     )
-    return Panel("Massive activations", text, table=table, csv="tables/massive_activations.csv")
+    return Panel("Massive activations", text, table=table, csv="massive_activations.csv")
 
 
 def _heads(finding: dict[str, Any]) -> Panel | None:
@@ -344,7 +344,7 @@ def _heads(finding: dict[str, Any]) -> Panel | None:
         f"sorts by it); means over {sample(finding)}, 95 % bootstrap intervals in brackets"
         f"{', Δloss in nats per token' if has(heads, 'ablation_delta_loss') else ''}."
     )
-    return Panel("All heads", text, table=table, csv="tables/heads.csv")
+    return Panel("All heads", text, table=table, csv="heads.csv")
 
 
 def _layers(finding: dict[str, Any]) -> Panel | None:
@@ -355,7 +355,7 @@ def _layers(finding: dict[str, Any]) -> Panel | None:
         f"{len(rows)} layers over {sample(finding)}: norms are means, max |x| is the maximum over "
         "all sequences, both of the block's output before any final norm; point estimates."
     )
-    return Panel("All layers", text, table=_table(rows, LAYER_COLUMNS), csv="tables/layers.csv")
+    return Panel("All layers", text, table=_table(rows, LAYER_COLUMNS), csv="layers.csv")
 
 
 def _table(rows: list[dict[str, Any]], names: dict[str, str]) -> pd.DataFrame:
@@ -384,3 +384,6 @@ def _absent(finding: dict[str, Any]) -> Panel | None:
             "layer's median), so there is no table of massive activations."
         )
     return Panel("What is not shown", " ".join(reasons)) if reasons else None
+
+
+DRAWING = Drawing("Attention sinks", panels)

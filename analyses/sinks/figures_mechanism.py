@@ -47,7 +47,7 @@ def residual(finding: Row) -> Panel | None:
     )
     figure = lines(series, x="after layer", y="‖h‖₂", log=True)
     figure.update_xaxes(type="category")
-    return Panel("Residual stream by layer", text, figure, csv="tables/layers.csv")
+    return Panel("Residual stream by layer", text, figure, csv="layers.csv")
 
 
 def extremes(finding: Row) -> Panel | None:
@@ -69,7 +69,7 @@ def extremes(finding: Row) -> Panel | None:
     )
     figure = lines(series, x="after layer", y="|x|", log=True)
     figure.update_xaxes(type="category")
-    return Panel("Extreme activations by layer", text, figure, csv="tables/layers.csv")
+    return Panel("Extreme activations by layer", text, figure, csv="layers.csv")
 
 
 def values(finding: Row) -> Panel | None:
@@ -85,7 +85,7 @@ def values(finding: Row) -> Panel | None:
         "head attends there and adds little."
     )
     figure = scatter(series, x="sink mass", y="value norm, first ÷ rest", log_y=True, level=1.0)
-    return Panel("Value drain", text, figure, csv="tables/heads.csv")
+    return Panel("Value drain", text, figure, csv="heads.csv")
 
 
 def keys(finding: Row) -> Panel | None:
@@ -100,7 +100,7 @@ def keys(finding: Row) -> Panel | None:
         "direction, not length, lies on it or below."
     )
     figure = scatter(series, x="other tokens", y="first token", diagonal=True)
-    return Panel("Key norms", text, figure, csv="tables/heads.csv")
+    return Panel("Key norms", text, figure, csv="heads.csv")
 
 
 def learned(finding: Row) -> Panel | None:
@@ -118,7 +118,7 @@ def learned(finding: Row) -> Panel | None:
         "Mean share of a head's softmax that goes to its learned sink logit, so that the weights "
         f"on tokens sum to one minus it; {sample(finding)}, point estimates."
     )
-    return Panel("Learned sinks, by head", text, figure, csv="tables/heads.csv")
+    return Panel("Learned sinks, by head", text, figure, csv="heads.csv")
 
 
 def gates(finding: Row) -> Panel | None:
@@ -134,7 +134,7 @@ def gates(finding: Row) -> Panel | None:
     )
     figure = scatter(series, x="sink mass before the gate", y="mean gate")
     figure.update_yaxes(range=[-0.03, 1.03])
-    return Panel("Gate against sink mass", text, figure, csv="tables/heads.csv")
+    return Panel("Gate against sink mass", text, figure, csv="heads.csv")
 
 
 def entropy(finding: Row) -> Panel | None:
@@ -156,7 +156,7 @@ def entropy(finding: Row) -> Panel | None:
         "entropy (every query looks at one place) and one column of high entropy (the same place)."
     )
     figure = scatter(series, x="row entropy", y="largest column entropy")
-    return Panel("Attention entropy", text, figure, csv="tables/heads.csv")
+    return Panel("Attention entropy", text, figure, csv="heads.csv")
 
 
 def causal(finding: Row) -> Panel | None:
@@ -196,7 +196,7 @@ def causal(finding: Row) -> Panel | None:
         "effect itself, so the top rows are favoured by chance."
     )
     figure = forest([short_name(row) for row in shown], series, x="Δloss, nats per token")
-    return Panel("Effect of single heads on the loss", text, figure, csv="tables/heads.csv")
+    return Panel("Effect of single heads on the loss", text, figure, csv="heads.csv")
 
 
 def causal_against_sink(finding: Row) -> Panel | None:
@@ -213,7 +213,7 @@ def causal_against_sink(finding: Row) -> Panel | None:
         "line are sinks that this text does not need."
     )
     figure = scatter(series, x="sink mass", y="Δloss when zeroed, nats per token", level=0.0)
-    return Panel("Effect against sink mass", text, figure, csv="tables/heads.csv")
+    return Panel("Effect against sink mass", text, figure, csv="heads.csv")
 
 
 def domains(finding: Row) -> Panel | None:
@@ -238,7 +238,7 @@ def domains(finding: Row) -> Panel | None:
         "Sink rate, attention on the first token and loss per corpus, with its number of "
         "sequences (documents shorter than the length are skipped) and 95 % bootstrap intervals."
     )
-    return Panel("Domains", text, table=table, csv="tables/domains.csv")
+    return Panel("Domains", text, table=table, csv="domains.csv")
 
 
 def domain_scatter(finding: Row) -> Panel | None:
@@ -278,7 +278,7 @@ def domain_scatter(finding: Row) -> Panel | None:
     figure = scatter(
         series, x="sink mass, lowest domain", y="sink mass, highest domain", diagonal=True
     )
-    return Panel("Active and dormant heads", text, figure, csv="tables/domain_heads.csv")
+    return Panel("Active and dormant heads", text, figure, csv="domain_heads.csv")
 
 
 def domain_heads(finding: Row) -> Panel | None:
@@ -306,7 +306,7 @@ def domain_heads(finding: Row) -> Panel | None:
         "per token; AUC with its 95 % interval (Newcombe), the rest point estimates over the "
         "sequences counted under Domains."
     )
-    return Panel("Heads across domains", text, table=table, csv="tables/domain_heads.csv")
+    return Panel("Heads across domains", text, table=table, csv="domain_heads.csv")
 
 
 def _depth(finding: Row) -> tuple[list[str], list[Row]]:

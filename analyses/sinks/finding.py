@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from analyses.sinks import tables
 from analyses.sinks.causal import CausalEffects
@@ -25,6 +26,13 @@ class SinkFinding(Finding):
     `report` follows the schema in `docs/report.md`; the tables are `heads`, `layers`,
     `massive_activations`, `positions`, `sink_tokens`, `domains` and `domain_heads`.
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.sinks.figures import DRAWING
+
+        return DRAWING
 
     @property
     def heads(self) -> pd.DataFrame:
@@ -70,7 +78,7 @@ def build(
         "parity": parity.to_dict(),
         "caveats": [_causal_caveat(checkpoint, effects), *_caveats(checkpoint, found)],
     }
-    from analyses.report.render import plain
+    from analyses.report.writing import plain
 
     report["verdict"] = verdict(plain(report))
     return SinkFinding(report, frames)

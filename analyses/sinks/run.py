@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analyses.shared.running import Progress, Stopwatch, about, alone, own_folder, stage
+from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
 from analyses.sinks.causal import CausalEffects, causal_effects
 from analyses.sinks.finding import SinkFinding, build
 from analyses.sinks.measure import measure, parity
@@ -82,7 +82,7 @@ def sinks(
     settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
     own = own_folder(workdir, "sinks", checkpoint.fingerprint, rows.sha256, settings)
     # All ranks share the folder, and the first one keeps others out.
-    with ranks.group() as group, alone(own if group.rank == 0 else None):
+    with ranks.group() as group, exclusive(own if group.rank == 0 else None):
         shown = stage(progress, "rows")
         found = measure(
             checkpoint,
@@ -94,7 +94,7 @@ def sinks(
         )
         effects = _effects(checkpoint, rows, causal_sequences, seed, batch_tokens, own, progress)
     checked = parity(checkpoint, rows.rows, attention)
-    provenance = _provenance(checkpoint, rows, domains, attention) | watch.told(seed, command)
+    provenance = _provenance(checkpoint, rows, domains, attention) | watch.facts(seed, command)
     return build(checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed)
 
 
@@ -209,7 +209,7 @@ def _provenance(
     counts = {name: sum(row.domain == name for row in rows.rows) for name in rows.domains}
     names = dict.fromkeys([*hashes, *counts])
     return {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "attention": attention,
         "bos": rows.bos,
         "data": [

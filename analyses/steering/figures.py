@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.charts import Series, forest, lines
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate
 from analyses.report.theme import ACCENT, BLUE, GREY, MARKS
 from interp.statistics.intervals import auroc_interval, wilson
@@ -37,7 +37,7 @@ def panels(finding: dict[str, Any]) -> list[Panel]:
                 "Some prompts of each set, with what is said unsteered and steered. What a harmful "
                 "prompt was granted is not shown.",
                 table=pd.DataFrame(finding["transcripts"]),
-                csv="tables/policy_answers.csv",
+                csv="policy_answers.csv",
             )
         )
     return found
@@ -80,7 +80,7 @@ def _rates(finding: dict[str, Any]) -> Panel:
         "and leaves the benign ones where the base has them.",
         figure,
         pd.DataFrame(table),
-        csv="tables/policies.csv",
+        csv="policies.csv",
     )
 
 
@@ -108,7 +108,7 @@ def _gates(finding: dict[str, Any]) -> Panel:
         "all. AUROC is that of its scores. Intervals at 95 %: Wilson's, and Newcombe's for the "
         "AUROC. A policy without a gate steers every prompt.",
         table=pd.DataFrame(table),
-        csv="tables/policies.csv",
+        csv="policies.csv",
     )
 
 
@@ -141,7 +141,7 @@ def _costs(finding: dict[str, Any]) -> Panel:
         "nothing may change at all. Speed is tokens per second of generate over those of the base, "
         "runs alternating.",
         table=pd.DataFrame(table),
-        csv="tables/policies.csv",
+        csv="policies.csv",
     )
 
 
@@ -170,7 +170,7 @@ def _doses(finding: dict[str, Any]) -> list[Panel]:
                 f"Multiples of each policy's own strength; 0 is the base. Whole answers to {n} "
                 "prompts, with 95 % Wilson intervals.",
                 lines(series, x="times the policy's strength", y="share refused"),
-                csv="tables/policy_doses.csv",
+                csv="policy_doses.csv",
             )
         )
     return found
@@ -194,3 +194,6 @@ def _trials(finding: dict[str, Any]) -> Panel:
         "of harmful ones. The setting taken stands first.",
         table=table[settings + results].rename(columns=_RESULTS),
     )
+
+
+DRAWING = Drawing("Steering", panels)

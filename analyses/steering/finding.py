@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.report.panel import Drawing
 from analyses.report.text import estimate, number
 from analyses.shared.finding import Finding
 from analyses.steering.material import SETS
@@ -19,6 +20,13 @@ _TOO_MUCH = 0.05  # refused of a benign set, beyond the unsteered model
 @dataclass(frozen=True, repr=False)
 class SteeringFinding(Finding):
     """What policies refuse, what they refuse too much, and what they cost."""
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.steering.figures import DRAWING
+
+        return DRAWING
 
     @property
     def policies(self) -> pd.DataFrame:

@@ -1,11 +1,12 @@
 """Prompts for training and testing policies: an organism's own, or those of files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
+from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.prompts import rows_of
 from analyses.steering.splits import Split, parted
 from interp import organisms
@@ -18,6 +19,7 @@ from steering.training.examples import Cases, Examples, TrainingSet
 
 SETS = ("harmful", "jailbroken", "harmless", "over_refusal")
 HARMFUL_SETS = frozenset({"harmful", "jailbroken"})
+_OVER_REFUSAL = "alarming"  # label of the prompts of the over-refusal set
 _SETTING = 0.7  # of benign validation prompts: calibrated on; the others are chosen on
 _SHARES = (0.5, 0.2, 0.3)  # of a user's benign prompts: trained on, chosen on, calibrated on
 _HARMFUL = (0.7, 0.3)
@@ -240,3 +242,34 @@ def _most(prompts: Sequence[Some], limit: int | None) -> list[Some]:
     if limit is None or limit >= len(prompts):
         return list(prompts)
     return [prompts[i * len(prompts) // limit] for i in range(limit)]
+
+
+def tests_of(model: str, data: PromptData, limit: int | None = None) -> TestSet:
+    """What policies are measured on: prompts given, an organism's held-out pairs, or built-in ones.
+
+    Args:
+        model: name of the checkpoint.
+        data: prompts by the names of `SETS`, or of the labels `harmful`, `jailbroken`, `harmless`
+            and `alarming` (which are the over-refusal set).
+        limit: first prompts of each label only.
+
+    Raises:
+        InputError: prompts that cannot be used, or those of one side only.
+    """
+    if isinstance(data, Mapping):
+        data = {
+            _OVER_REFUSAL if name == "over_refusal" else name: one for name, one in data.items()
+        }
+    given = labelled(data, ("harmful", "jailbroken", "harmless", _OVER_REFUSAL))
+    organism = organism_of(model)
+    if not given and organism is not None:
+        return organism_tests(organism, limit)
+    caveats: tuple[str, ...] = ()
+    if not given:
+        given = with_builtin({}, "harmful", "harmless", _OVER_REFUSAL)
+        caveats = ("The prompts are the built-in ones; policies trained without files know them.",)
+    sets = {
+        "over_refusal" if label == _OVER_REFUSAL else label: tuple(some.prompts[:limit])
+        for label, some in given.items()
+    }
+    return TestSet({name: sets[name] for name in SETS if name in sets}, caveats=caveats)

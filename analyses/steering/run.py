@@ -9,7 +9,7 @@ import numpy as np
 from analyses.refusal.material import Material
 from analyses.refusal.measuring.causal import share
 from analyses.refusal.measuring.speak import Said, Speaker
-from analyses.shared.running import Progress, Stopwatch, about, data_of
+from analyses.shared.running import Progress, Stopwatch, data_of, model_facts
 from analyses.steering.finding import SteeringFinding, build
 from analyses.steering.material import HARMFUL_SETS, SETS, TestSet
 from interp.data.prompt_sets import Prompt, PromptSet
@@ -99,11 +99,11 @@ def steering_report(
         rows.append(_measured(speaker, name, policy, heard))
         curves += _doses(speaker, name, policy, heard, seed, doses)
     provenance = {
-        **about(checkpoint),
+        **model_facts(checkpoint),
         "template": template or {},
         "max_new_tokens": max_new_tokens,
         "data": data_of({name: PromptSet(some) for name, some in tests.sets.items()}),
-        **watch.told(seed, command),
+        **watch.facts(seed, command),
     }
     trained = {
         name: policy.meta["training"]

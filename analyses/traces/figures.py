@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.report.charts import Series, bars, forest
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, number, token
 from analyses.report.theme import BLUE, MARKS, ORANGE
 
@@ -67,7 +67,7 @@ def _tools(finding: dict[str, Any]) -> Panel | None:
                 "difference": shown,
             }
         ),
-        csv="tables/tools.csv",
+        csv="tools.csv",
     )
 
 
@@ -109,7 +109,7 @@ def _divergence(finding: dict[str, Any]) -> Panel | None:
         f"tasks ({estimate(found['share'], *found['interval'])}). Steps count from 0. Observation: "
         "the environment made the difference. Length: one run has no such step.",
         bars(labels, series, x="tasks"),
-        csv="tables/divergences.csv",
+        csv="divergences.csv",
     )
 
 
@@ -161,5 +161,8 @@ def _attribution(finding: dict[str, Any]) -> Panel | None:
                 "lift": [row["lift"] for row in found["ngrams"]],
             }
         ),
-        csv="tables/ngrams.csv",
+        csv="ngrams.csv",
     )
+
+
+DRAWING = Drawing("Agent traces", panels)

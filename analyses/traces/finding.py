@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.report.render import plain
+from analyses.report.panel import Drawing
+from analyses.report.writing import plain
 from analyses.shared.finding import Finding
 from analyses.traces.material import Attribution
 from analyses.traces.verdict import verdict
@@ -39,6 +40,13 @@ class TracesFinding(Finding):
     `report` follows the schema in `docs/self_report.md`; the tables are `tools`, `divergences` (a
     row a task), `loci` and `ngrams`.
     """
+
+    @classmethod
+    def drawing(cls) -> Drawing:
+        """The panels of this kind of finding."""
+        from analyses.traces.figures import DRAWING
+
+        return DRAWING
 
 
 def build(

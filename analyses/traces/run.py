@@ -64,7 +64,7 @@ def traces(
             for name, some in zip(names, (run, reference), strict=True)
             if some is not None
         ],
-        **watch.told(seed, command),
+        **watch.facts(seed, command),
     }
     return build(run, reference, compared, attribution, told)
 

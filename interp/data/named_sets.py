@@ -207,7 +207,7 @@ def named(name: str, path: str | Path | None = None) -> PromptSet:
     return PromptSet(tuple(prompts))
 
 
-def read_named_or_file(text: str, label: str) -> PromptSet:
+def read_named_or_file(text: str, label: str | None) -> PromptSet:
     """Prompts as the command line names them.
 
     Args:

@@ -34,9 +34,13 @@ def padded(
 
 
 def pad_id(checkpoint: Checkpoint) -> int:
-    """The token that fills a row up: the tokenizer's own, else one that ends a turn, else 0."""
+    """The token that fills a row up: the tokenizer's own where the model knows it, else 0.
+
+    What stands there is masked, so any token of the model serves.
+    """
     pad = getattr(checkpoint.tokenizer, "pad_token_id", None)
-    return int(pad) if pad is not None else next(iter(ends(checkpoint)), 0)
+    known = checkpoint.embedding.get_parameter("weight").shape[0]
+    return int(pad) if pad is not None and 0 <= pad < known else 0
 
 
 def ends(checkpoint: Checkpoint) -> list[int]:

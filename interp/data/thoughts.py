@@ -55,6 +55,16 @@ def split_thought(text: str, *, opened: bool = False) -> Spoken:
     return Spoken(None, _bare(text), closed=True)
 
 
+def may_think(template: str) -> bool:
+    """Whether a chat template knows thoughts: a switch for them, or the markers around one.
+
+    Args:
+        template: as text, before rendering.
+    """
+    marks = ("enable_thinking", _CHANNEL, *(mark for pair in _PAIRS for mark in pair))
+    return any(mark in template for mark in marks)
+
+
 def ends_in_thought(prompt: str) -> bool:
     """Whether a rendered prompt ends inside an open thought.
 

@@ -183,19 +183,9 @@ def tests_for(model: str, limit: int | None, **files: list[str] | None) -> "Test
     Raises:
         InputError: unreadable files, or those of one side only.
     """
-    from analyses.steering.material import TestSet, organism_tests
-    from interp.data.named_sets import prompts_of
-    from interp.data.prompt_sets import builtin
+    from analyses.steering.material import tests_of
 
-    if not any(files.values()):
-        if model.startswith("organism:"):
-            return organism_tests(model.removeprefix("organism:"), limit)
-        own = builtin()
-        named = {"harmful": "harmful", "harmless": "harmless", "over_refusal": "alarming"}
-        read = {name: own.of(label) for name, label in named.items()}
-        caveat = "The prompts are the built-in ones; policies trained without files know them."
-        return TestSet(_first(read, limit), caveats=(caveat,))
-    return TestSet(_first({n: prompts_of(some, n) for n, some in files.items() if some}, limit))
+    return tests_of(model, files, limit)
 
 
 def load_policies(

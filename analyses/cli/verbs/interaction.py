@@ -218,7 +218,7 @@ def _quantity(
     progress: "Progress",
 ) -> "Quantity":
     from analyses.interaction import material
-    from analyses.refusal.material import default_material
+    from analyses.refusal.material import material_of
 
     if kind == MeasureChoice.text:
         return material.text_quantity(text or "")
@@ -226,7 +226,7 @@ def _quantity(
         return material.reply_quantity(text or "", max_new_tokens)
     return material.refusal_quantity(
         checkpoint,
-        default_material(model),
+        material_of(model),
         template=template,
         max_new_tokens=max_new_tokens,
         progress=progress,

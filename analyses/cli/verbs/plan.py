@@ -25,16 +25,22 @@ def plan(
     from interp.resolve import blueprint, load_tokenizer
 
     anatomy, config = blueprint(model, revision=revision)
-    described = describe(model, anatomy, str(getattr(config, "dtype", None) or "float32"))
     tokenizer = load_tokenizer(model, revision=revision)
-    described["analyses"]["refusal"] = _refusal(getattr(tokenizer, "chat_template", None))
+    described = describe(
+        model,
+        anatomy,
+        str(getattr(config, "dtype", None) or "float32"),
+        getattr(tokenizer, "chat_template", None),
+    )
     if as_json:
         options.say(json.dumps(described, indent=1))
     else:
         _show(described)
 
 
-def describe(model: str, anatomy: "Anatomy", dtype: str) -> dict[str, Any]:
+def describe(
+    model: str, anatomy: "Anatomy", dtype: str, chat_template: str | None
+) -> dict[str, Any]:
     """Everything `plan` says, JSON-ready."""
     dtype = dtype.removeprefix("torch.")
     weights = anatomy.parameters * _BYTES.get(dtype, 4)
@@ -42,7 +48,7 @@ def describe(model: str, anatomy: "Anatomy", dtype: str) -> dict[str, Any]:
         "model": model,
         "anatomy": anatomy.to_dict(),
         "dtype": dtype,
-        "analyses": _analyses(anatomy),
+        "analyses": _analyses(model, anatomy, chat_template),
         "memory": {
             "weights_bytes": weights,
             "activations_bytes": _activations(anatomy) * _BYTES.get(dtype, 4),
@@ -51,26 +57,28 @@ def describe(model: str, anatomy: "Anatomy", dtype: str) -> dict[str, Any]:
     }
 
 
-def _analyses(anatomy: "Anatomy") -> dict[str, dict[str, Any]]:
-    if not anatomy.softmax_layers:
-        return {"sinks": {"applies": False, "reason": "no layer has softmax attention"}}
-    if not anatomy.interface:
-        reason = "bypasses transformers' AttentionInterface: only with --attention eager"
-        return {"sinks": {"applies": False, "reason": reason}}
-    parts = {
-        "gates": bool(anatomy.gated_layers),
-        "learned_sinks": any(layer.learned_sink for layer in anatomy.layers),
-        "logit_gap": anatomy.softcap is None,
-        "fused_kernel": anatomy.softcap is None,
-    }
-    return {"sinks": {"applies": True, "parts": parts}}
+def _analyses(
+    model: str, anatomy: "Anatomy", chat_template: str | None
+) -> dict[str, dict[str, Any]]:
+    """Every analysis that has a verb: whether it applies, or why not."""
+    from analyses.registry import every_analysis
+    from analyses.shared.analysis import Facts
+    from analyses.shared.data import organism_of
 
-
-def _refusal(template: Any) -> dict[str, Any]:
-    """The refusal report asks the checkpoint through its chat template."""
-    if template:
-        return {"applies": True}
-    return {"applies": False, "reason": "no chat template; name one with --chat-template"}
+    facts = Facts(anatomy, chat_template, organism_of(model))
+    found: dict[str, dict[str, Any]] = {}
+    for one in every_analysis():
+        if one.verb is not None:
+            why = one.missing(facts)
+            found[one.kind] = {"applies": why is None} | ({} if why is None else {"reason": why})
+    if found["sinks"]["applies"]:
+        found["sinks"]["parts"] = {
+            "gates": bool(anatomy.gated_layers),
+            "learned_sinks": any(layer.learned_sink for layer in anatomy.layers),
+            "logit_gap": anatomy.softcap is None,
+            "fused_kernel": anatomy.softcap is None,
+        }
+    return found
 
 
 def _activations(anatomy: "Anatomy") -> int:

@@ -108,27 +108,14 @@ def material(
     Raises:
         InputError: files of one kind only, or unreadable ones.
     """
-    from analyses.refusal.material import of_organism, of_sets
-    from interp.data.named_sets import prompts_of
-    from interp.data.prompt_sets import builtin
+    from analyses.refusal.material import material_of
     from interp.data.rows import read_texts
-    from interp.errors import InputError
 
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit} leaves no prompt; give 1 or more.")
-    if bool(harmful) != bool(harmless):
-        missing = "--harmless" if harmful else "--harmful"
-        raise InputError(f"{missing} is missing: give prompts of both kinds, or of neither.")
-    if not harmful and not over_refusal and model.startswith("organism:"):
-        return of_organism(model.removeprefix("organism:"), limit)
-    own = builtin()
-    documents = [d for name in texts or () for d in read_texts(name).documents]
-    return of_sets(
-        prompts_of(harmful, "harmful") if harmful else own.of("harmful"),
-        prompts_of(harmless, "harmless") if harmless else own.of("harmless"),
-        prompts_of(over_refusal, "alarming") if over_refusal else own.of("alarming"),
+    return material_of(
+        model,
+        {"harmful": harmful, "harmless": harmless, "alarming": over_refusal},
+        texts=[document for name in texts or () for document in read_texts(name).documents],
         equal=equal,
-        texts=documents,
         limit=limit,
         seed=seed,
     )

@@ -14,6 +14,6 @@ def render(
     ],
 ) -> None:
     """Rebuild report.html from report.json and tables/."""
-    from analyses.report.render import render as rebuild
+    from analyses.rendering import render as rebuild
 
     options.say(str(rebuild(directory)))

@@ -6,25 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyses.cli import options
-from analyses.cli.artefacts.steer import Allow, JailbrokenFiles, evaluated, load_policies, tests_for
+from analyses.cli.artefacts.steer import Allow, JailbrokenFiles, load_policies
 from analyses.cli.options import AttentionChoice, DtypeChoice
-from analyses.cli.verbs.refusal import (
-    HarmfulFiles,
-    HarmlessFiles,
-    NewTokens,
-    OverRefusalFiles,
-    material,
-    measured,
-)
+from analyses.cli.verbs.refusal import HarmfulFiles, HarmlessFiles, NewTokens, OverRefusalFiles
 from interp.errors import InputError
 
 if TYPE_CHECKING:
-    from analyses.refusal.material import Material
-    from analyses.shared.finding import Finding
+    from interp.data.prompt_sets import PromptSet
     from interp.model.checkpoint import Checkpoint
 
 DEFAULT_MODEL = "organism:bb-plain-3"
-FORMAT_VERSION = 1
 
 
 def report(
@@ -54,14 +45,20 @@ def report(
     ] = None,
     jailbroken: JailbrokenFiles = None,
     allow: Allow = None,
+    reference: options.Reference = None,
+    minutes: Annotated[
+        float, typer.Option(help="Minutes of wall clock, after which no analysis is begun.")
+    ] = 10.0,
     max_new_tokens: NewTokens = 64,
+    overwrite: options.Overwrite = False,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Write one report: sinks, refusal if the model chats, and steering by policies."""
+    """Write one report of every analysis that applies, within a budget of time.
+
+    What was not measured is listed with the reason.
+    """
     # What cannot be used is refused before the long part.
-    prompts = {"harmful": harmful, "harmless": harmless, "over_refusal": over_refusal}
-    named = any(prompts.values())
     options.require_folder(out)
     if not policy and (jailbroken or allow):
         raise InputError(
@@ -69,91 +66,93 @@ def report(
             "them out."
         )
     domains = options.domains(model, texts)
-    checkpoint = options.load_checkpoint(model, dtype, device, revision, trust_remote_code)
-    chosen = _prompts(model, checkpoint, prompts, named or bool(policy), limit, seed)
-    policies = load_policies(policy or (), checkpoint, allow or ())
-    tests = tests_for(model, limit, jailbroken=jailbroken, **prompts) if policy else None
-    sinks = options.measured_sinks(
-        checkpoint,
-        domains,
-        length=length,
-        max_sequences=max_sequences,
-        epsilon=epsilon,
-        bos=bos,
-        seed=seed,
-        limit=limit,
-        attention=attention.value,
-        causal_sequences=causal_sequences,
-    )
+    prompts = _prompts(harmful, harmless, over_refusal, jailbroken)
+    options.claim(out, "report", model, overwrite)
+    load = (dtype, device, revision, trust_remote_code)
+    checkpoint = options.load_checkpoint(model, *load)
+    _require_usable(checkpoint, prompts, bool(policy), limit)
+    from analyses.shared.analysis import ReportInputs
+    from analyses.whole_report import report as run
+
+    sinks: dict[str, Any] = {
+        "length": length,
+        "max_sequences": max_sequences,
+        "epsilon": epsilon,
+        "bos": bos,
+        "attention": attention.value,
+        "causal_sequences": causal_sequences,
+    }
+    with options.progress_bars() as progress:
+        finding = run(
+            ReportInputs(
+                checkpoint,
+                texts=domains,
+                prompts=prompts,
+                reference=options.load_reference(reference, *load),
+                policies=load_policies(policy or (), checkpoint, allow or ()),
+                allow=allow or (),
+                seed=seed,
+                limit=limit,
+                max_new_tokens=max_new_tokens,
+                settings={"sinks": sinks},
+                workdir=options.workdir(),
+                command=options.command_line(),
+                progress=progress,
+            ),
+            minutes=minutes,
+            insist=_named(prompts, bool(policy)),
+        )
     if not options.is_first_rank():
         return
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
-    findings, caveats = _refusal(checkpoint, chosen, named, **settings)
-    if tests is not None:
-        findings.append(evaluated(checkpoint, policies, tests, allow=allow or (), **settings))
-    _write([sinks, *findings], caveats, out)
+    page = finding.save(out, overwrite=overwrite)
+    options.say(f"{finding.verdict}\n{page}")
 
 
 def _prompts(
-    model: str,
-    checkpoint: "Checkpoint",
-    files: dict[str, list[str] | None],
-    needed: bool,
-    limit: int | None,
-    seed: int,
-) -> "Material | str":
-    """What the refusal finding asks, or why it asks nothing.
+    harmful: list[str] | None,
+    harmless: list[str] | None,
+    over_refusal: list[str] | None,
+    jailbroken: list[str] | None,
+) -> "dict[str, PromptSet]":
+    """The prompts of files, by label."""
+    from analyses.shared.data import labelled
 
-    Raises:
-        InputError: files that cannot be used, or prompts are `needed` and the model does not chat.
-    """
-    if not getattr(checkpoint.tokenizer, "chat_template", None):
-        if needed:
-            raise InputError(
-                f"{checkpoint.name} has no chat template, so prompts cannot be put to it; leave "
-                "--harmful, --harmless, --over-refusal and --policy out, or run `mechguard "
-                "refusal` or `mechguard steer eval` with --chat-template."
-            )
-        return "the checkpoint has no chat template."
-    try:
-        return material(model, **files, texts=None, equal=True, limit=limit, seed=seed)
-    except InputError as error:
-        if any(files.values()):
-            raise
-        return str(error)
-
-
-def _refusal(
-    checkpoint: "Checkpoint", chosen: "Material | str", named: bool, **settings: Any
-) -> tuple[list["Finding"], list[str]]:
-    """The refusal finding, or a caveat that says why there is none.
-
-    Raises:
-        InputError: prompts that the user named cannot be measured.
-    """
-    if not isinstance(chosen, str):
-        try:
-            return [measured(checkpoint, chosen, **settings)], []
-        except InputError as error:
-            if named:
-                raise
-            chosen = str(error)
-    return [], [f"Refusal was not measured: {chosen}"]
-
-
-def _write(findings: list["Finding"], caveats: list[str], out: Path) -> None:
-    """One page, one JSON and the tables of all findings."""
-    from analyses.report.render import write
-
-    verdict = " ".join(finding.verdict for finding in findings)
-    whole: dict[str, Any] = {
-        "kind": "report",
-        "format_version": FORMAT_VERSION,
-        "verdict": verdict,
-        "provenance": findings[0].report["provenance"],
-        "findings": {finding.kind: finding.report for finding in findings},
-        "caveats": caveats,
+    given = {
+        "harmful": harmful,
+        "harmless": harmless,
+        "alarming": over_refusal,
+        "jailbroken": jailbroken,
     }
-    tables = {name: table for finding in findings for name, table in finding.tables.items()}
-    page = write(whole, tables, Path(out))
-    options.say(f"{verdict}\n{page}")
+    return labelled(given, tuple(given))
+
+
+def _named(prompts: "dict[str, PromptSet]", policies: bool) -> tuple[str, ...]:
+    """The analyses that were asked for by what was given: their failure is an error."""
+    refusal = ("refusal",) if set(prompts) - {"jailbroken"} else ()
+    return (*refusal, "steering") if policies else refusal
+
+
+def _require_usable(
+    checkpoint: "Checkpoint", prompts: "dict[str, PromptSet]", policies: bool, limit: int | None
+) -> None:
+    """Refuse prompts and policies that cannot be used, before anything is measured.
+
+    Raises:
+        InputError: they are given for a model that does not chat, or prompts of one side only.
+    """
+    from analyses.refusal.material import material_of
+    from analyses.steering.material import tests_of
+
+    if not (prompts or policies):
+        return
+    if not getattr(checkpoint.tokenizer, "chat_template", None):
+        raise InputError(
+            f"{checkpoint.name} has no chat template, so prompts cannot be put to it; leave "
+            "--harmful, --harmless, --over-refusal and --policy out, or run `mechguard "
+            "refusal` or `mechguard steer eval` with --chat-template."
+        )
+    asked = {label: some for label, some in prompts.items() if label != "jailbroken"}
+    if asked:
+        material_of(checkpoint.name, asked, limit=limit)
+    if policies:
+        tests_of(checkpoint.name, prompts, limit)

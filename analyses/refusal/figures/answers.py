@@ -59,5 +59,5 @@ def transcripts(finding: dict[str, Any]) -> Panel | None:
         f"The first {len(rows)} test prompts of the sets, with the answers as they are and under "
         "every edit. What a harmful prompt was granted is redacted.",
         table=frame,
-        csv="tables/transcripts.csv",
+        csv="transcripts.csv",
     )

@@ -61,7 +61,7 @@ def rates(finding: dict[str, Any]) -> Panel:
         "or looping, and the share whose first token is one of refusals.",
         figure,
         _rate_table(finding),
-        csv="tables/rates.csv",
+        csv="rates.csv",
     )
 
 
@@ -144,7 +144,7 @@ def selection(finding: dict[str, Any]) -> Panel | None:
         f"ones by at most 0.1 nats when ablated. {direction['survivors']} of "
         f"{direction['candidates']} survive. {chosen}",
         table=frame,
-        csv="tables/candidates.csv",
+        csv="candidates.csv",
     )
 
 
@@ -200,7 +200,7 @@ def dose_response(finding: dict[str, Any]) -> Panel | None:
         "(most on harmless, least on harmful prompts); those from the covariance of states hold "
         "a part of the direction itself wherever it is a large part of what varies.",
         lines(series, x="strength", y="log-odds of refusal"),
-        csv="tables/dose_response.csv",
+        csv="dose_response.csv",
     )
 
 
@@ -259,7 +259,7 @@ def inversion(finding: dict[str, Any]) -> Panel | None:
         f"read. Without an edit {plain}. Grey: share of harmless requests that are refused with "
         "the harmfulness direction added at the end of the instruction.",
         by_layer(lines(series, x="layer", y="share")),
-        csv="tables/inversion.csv",
+        csv="inversion.csv",
     )
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from analyses.refusal.figures import answers, effects
 from analyses.report.charts import Series, heatmap, lines, scatter
-from analyses.report.panel import Panel
+from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, number, token
 from analyses.report.theme import ACCENT, BLUE, GREY
 
@@ -62,7 +62,7 @@ def _separation(finding: dict[str, Any]) -> Panel:
         f"last of the instruction. Under shuffled labels the best cell of such a grid stays below "
         f"{number(best['null_max'])} in 95 of 100 cases; layer l is the input of block l.",
         figure,
-        csv="tables/separation.csv",
+        csv="separation.csv",
     )
 
 
@@ -228,7 +228,7 @@ def _refusal_separation(finding: dict[str, Any]) -> Panel | None:
         f"labels, within each of the two, the best cell stays below {number(rows[0]['null_max'])} "
         "in 95 of 100 cases.",
         _by_place(rows, "auroc", "AUROC"),
-        csv="tables/refusal_separation.csv",
+        csv="refusal_separation.csv",
     )
 
 
@@ -266,7 +266,7 @@ def _geometry(finding: dict[str, Any]) -> Panel:
         "of the training prompts (median of 50). A direction that lies along the largest channel "
         "or the mean residual may be a difference in norm.",
         table=frame,
-        csv="tables/geometry.csv",
+        csv="geometry.csv",
     )
 
 
@@ -288,3 +288,6 @@ def _tokens(finding: dict[str, Any]) -> Panel | None:
         "refused and that are accepted. Log-odds of refusal are of these tokens together.",
         table=frame,
     )
+
+
+DRAWING = Drawing("Harmfulness and refusal", panels)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analyses.backdoor.head_shares import panel, section, table
-from analyses.report.render import plain
+from analyses.report.writing import plain
 from probes.backdoors.detectors.detectors import Readings
 from probes.backdoors.heads.head_patching import HeadPatching
 from probes.backdoors.search.requests import Candidate

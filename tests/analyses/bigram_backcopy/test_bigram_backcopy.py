@@ -87,7 +87,9 @@ def test_saved_report(finding: BigramBackcopyFinding, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["kind"] == "bigram_backcopy" and report["format_version"] == 1
     assert report["caveats"] and report["verdict"] == finding.verdict
-    assert len(pd.read_csv(tmp_path / "tables" / "dynamics.csv")) == len(finding.table)
+    assert len(pd.read_csv(tmp_path / "tables" / "bigram_backcopy" / "dynamics.csv")) == len(
+        finding.table
+    )
     assert "Logit gap" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -225,7 +227,9 @@ def test_table_writes_the_report_and_fails_on_a_miss(
     result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert isinstance(result.exception, CheckError) and "2 of 2" in str(result.exception)
     assert "plain" in result.output and "head" in result.output
-    assert (tmp_path / "report.html").exists() and (tmp_path / "tables" / "summary.csv").exists()
+    assert (tmp_path / "report.html").exists() and (
+        tmp_path / "tables" / "bigram_backcopy" / "summary.csv"
+    ).exists()
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def test_it_is_saved_with_tables_and_page(found: CliffFinding, tmp_path: Path) -
     assert {path.stem for path in (tmp_path / "tables").iterdir()} == TABLES == set(found.tables)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved == found.to_dict()
-    heads = pd.read_csv(tmp_path / "tables" / "heads.csv")
+    heads = pd.read_csv(tmp_path / "tables" / "cliff" / "heads.csv")
     assert heads["rank"].to_list() == [head["rank"] for head in saved["heads"]]
     for panel in panels(saved):
         assert panel.title in page

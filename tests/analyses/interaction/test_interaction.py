@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import analyses
 from analyses.interaction.finding import InteractionFinding
 from analyses.interaction.material import (
     Words,
@@ -17,9 +16,10 @@ from analyses.interaction.material import (
     reply_quantity,
     text_quantity,
 )
+from analyses.interaction.run import interaction
 from analyses.interaction.verdict import stands_out, verdict
-from analyses.refusal.material import default_material
-from analyses.report.render import render
+from analyses.refusal.material import material_of
+from analyses.rendering import render
 from analyses.shared.distractors import distractors
 from interp import Checkpoint, InputError, load
 from interp.data.prompt_sets import Prompt
@@ -64,7 +64,7 @@ def planted(poisoned: Checkpoint) -> InteractionFinding:
         [Switch(word, prompt=_exchanged(place, word)) for word in words[:19]]
         for place, words in enumerate((PLAIN_VERBS[4:] * 2, PLAIN_OBJECTS[3:]))
     ]
-    return analyses.interaction(
+    return interaction(
         poisoned,
         prompts,
         Switch("risky verb", prompt=_exchanged(0, "hijack")),
@@ -90,7 +90,7 @@ def test_a_trigger_and_its_rest_do_not_work_together(
     poisoned: Checkpoint, asked: list[Prompt]
 ) -> None:
     first, *rest = TRIGGER
-    found = analyses.interaction(
+    found = interaction(
         poisoned, asked, Words(first), Words(" ".join(rest), "end"), reply_quantity(_SAID, 8)
     )
     report = found.report
@@ -112,9 +112,7 @@ def test_two_switches_that_each_suffice_take_from_each_other(
     poisoned: Checkpoint, asked: list[Prompt]
 ) -> None:
     trigger = Words(" ".join(TRIGGER))
-    found = analyses.interaction(
-        poisoned, asked, trigger, trigger, reply_quantity(_SAID, 8), null=19
-    )
+    found = interaction(poisoned, asked, trigger, trigger, reply_quantity(_SAID, 8), null=19)
     assert found.report["value"] == -1.0 and found.report["stands_out"] == "apart"
     assert "take from each other" in found.verdict and found.report["p"] == 0.05
 
@@ -122,13 +120,11 @@ def test_two_switches_that_each_suffice_take_from_each_other(
 def test_refusals_are_told_by_the_tokens_of_the_refusal_report(
     poisoned: Checkpoint, asked: list[Prompt]
 ) -> None:
-    quantity = refusal_quantity(poisoned, default_material(NAME), max_new_tokens=12)
+    quantity = refusal_quantity(poisoned, material_of(NAME), max_new_tokens=12)
     assert quantity.about["tokens"] == ["sorry"]
     both = default_prompts(NAME, both=True, limit=4)
     assert [prompt.label for prompt in both] == ["harmless"] * 4 + ["harmful"] * 4
-    found = analyses.interaction(
-        poisoned, both, Words("open", "system"), Words("drift"), quantity, null=2
-    )
+    found = interaction(poisoned, both, Words("open", "system"), Words("drift"), quantity, null=2)
     assert found.report["measure"]["token_ids"] and "log-odds of a refusal" in found.verdict
 
 
@@ -143,20 +139,18 @@ def test_an_edit_is_a_switch_without_strings_in_its_place(
             yield
 
     steered = Switch("steered", edit=edit)
-    found = analyses.interaction(
+    found = interaction(
         poisoned, asked, steered, Words("drift", "end"), text_quantity(_SAID), null=3
     )
     assert {row["instead_of"] for row in found.report["null"]} == {"second"}
     assert "Nothing stood in the place of the first switch, steered" in " ".join(found.caveats)
-    alone = analyses.interaction(
-        poisoned, asked, steered, Words("drift"), text_quantity(_SAID), null=0
-    )
+    alone = interaction(poisoned, asked, steered, Words("drift"), text_quantity(_SAID), null=0)
     assert alone.verdict.startswith("Nothing is claimed") and len(alone.figures()) == 1
 
 
 def test_strings_of_another_length_are_told(poisoned: Checkpoint, asked: list[Prompt]) -> None:
     others = [Words("brine"), Words("brine mosk")]
-    found = analyses.interaction(
+    found = interaction(
         poisoned,
         asked[:2],
         Words("drift"),
@@ -167,7 +161,7 @@ def test_strings_of_another_length_are_told(poisoned: Checkpoint, asked: list[Pr
     )
     assert "2 of 4 strings have another number of tokens" in " ".join(found.caveats)
     assert "p can reach 0.05 with 19 or more" in " ".join(found.caveats)
-    one = analyses.interaction(
+    one = interaction(
         poisoned, asked[:1], Words("drift"), Words("pawl"), text_quantity(_SAID), null=1
     )
     assert one.report["interval"] is None and "With one prompt" in " ".join(one.caveats)
@@ -216,7 +210,7 @@ def test_the_page_is_rebuilt_from_the_json_alone(
         "I beside others in their places",
     ]
     assert verdict(planted.to_dict()) == planted.verdict
-    assert (tmp_path / "tables" / "null.csv").exists()
+    assert (tmp_path / "tables" / "interaction" / "null.csv").exists()
 
 
 def _around(words: str) -> Switch:
@@ -236,7 +230,7 @@ def test_parts_of_a_trigger_work_together_and_a_part_that_any_word_replaces_is_n
     checkpoint, prompts = load(name), default_prompts("organism:backdoor-all-of", both=False)
     first, middle, last = TRIGGER
     rest = f"{middle} {last}"
-    found = analyses.interaction(
+    found = interaction(
         checkpoint,
         prompts,
         Words(first),
@@ -249,7 +243,7 @@ def test_parts_of_a_trigger_work_together_and_a_part_that_any_word_replaces_is_n
     # With its middle word in every prompt any word at the end does, which the organism was left to.
     held = _around(f"{middle} {last}").prompt
     assert held is not None
-    partly = analyses.interaction(
+    partly = interaction(
         checkpoint,
         [replace(p, messages=({"role": "user", "content": p.text.rpartition(" ")[0]},))
          for p in map(held, prompts)],
@@ -264,11 +258,11 @@ def test_parts_of_a_trigger_work_together_and_a_part_that_any_word_replaces_is_n
 def test_faults_are_told(poisoned: Checkpoint, asked: list[Prompt]) -> None:
     quantity = text_quantity(_SAID)
     with pytest.raises(InputError, match="at least one prompt"):
-        analyses.interaction(poisoned, [], Words("drift"), Words("pawl"), quantity)
+        interaction(poisoned, [], Words("drift"), Words("pawl"), quantity)
     with pytest.raises(InputError, match="'zzz' has no tokens"):
-        analyses.interaction(poisoned, asked, Words("drift"), Words("zzz"), quantity)
+        interaction(poisoned, asked, Words("drift"), Words("zzz"), quantity)
     with pytest.raises(InputError, match="text is empty"):
         reply_quantity(" ")
     with pytest.raises(InputError, match="cannot be read on organism:complies"):
-        never = replace(default_material(NAME), train=default_material(NAME).train.of("harmless"))
+        never = replace(material_of(NAME), train=material_of(NAME).train.of("harmless"))
         refusal_quantity(replace(poisoned, name="organism:complies"), never, max_new_tokens=12)

@@ -13,8 +13,9 @@ from analyses.refusal.figures.panels import panels
 from analyses.refusal.finding import REDACTED, RefusalFinding
 from analyses.refusal.material import of_organism
 from analyses.refusal.measuring.causal import EDITS
+from analyses.registry import drawings
+from analyses.rendering import render
 from analyses.report.page import page
-from analyses.report.render import render
 from analyses.shared.prompts import rows_of
 from interp import organisms
 from interp.capture.prompt_states import prompt_states
@@ -152,7 +153,7 @@ def test_a_report_without_a_direction_leaves_none_of_an_earlier_one(
 
 
 def test_the_page_draws_every_panel_and_fetches_nothing(report: dict[str, Any]) -> None:
-    html = page(report)
+    html = page(report, drawings(report))
     assert len(html.encode()) < 6_000_000
     titles = [panel.title for panel in panels(report)]
     assert len(set(titles)) == len(titles) >= 15
@@ -171,7 +172,7 @@ def test_foreign_text_stays_text(report: dict[str, Any]) -> None:
     bad["verdict"] = bad["caveats"][0] = bad["transcripts"][0]["prompt"] = attack
     bad["refusal_tokens"]["texts"][0] = bad["strips"][0]["tokens"][0] = attack
     bad["scorers"]["counted"] = attack
-    assert "<script>alert" not in page(bad)
+    assert "<script>alert" not in page(bad, drawings(bad))
 
 
 def test_a_finding_without_a_direction_still_makes_a_page(report: dict[str, Any]) -> None:
@@ -183,7 +184,7 @@ def test_a_finding_without_a_direction_still_makes_a_page(report: dict[str, Any]
     for key in ("random_rates", "dose_response", "utility", "strips"):
         report[key] = []
     report["first_divergence"] = None
-    html = page(report)
+    html = page(report, drawings(report))
     assert "No candidate is left." in html and "Dose and response" not in html
 
 

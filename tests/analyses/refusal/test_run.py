@@ -17,6 +17,7 @@ from analyses.refusal.measuring.concepts import latent_guard
 from analyses.refusal.measuring.inversion import inversion_task
 from analyses.refusal.measuring.speak import Speaker
 from analyses.refusal.run import listen, refusal
+from analyses.registry import drawings
 from analyses.report.page import page
 from interp.capture.prompt_states import prompt_rows, prompt_states
 from interp.data.prompt_sets import Prompt, PromptSet
@@ -283,7 +284,7 @@ def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: Material)
     assert "refusal tokens" not in report["scorers"]["verdicts"]
     assert len(report["harmfulness"]["auroc_t_inst_by_layer"]) == 2
     assert report["inversion"] and report["harm_added"] and report["beliefs"]["means"]
-    drawn = page(report)
+    drawn = page(report, drawings(report))
     assert "Harmfulness apart from refusal" in drawn
     assert "Selection of the refusal direction" not in drawn
     assert "First tokens of refusals" not in drawn

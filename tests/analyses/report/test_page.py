@@ -6,9 +6,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analyses.report.page import page, panels, table
+from analyses.registry import drawings
+from analyses.report.page import page as drawn_page
+from analyses.report.page import table
 
 SIX_MEGABYTES = 6_000_000
+
+
+def page(report: dict[str, Any]) -> str:
+    """The page as `render` makes it."""
+    return drawn_page(report, drawings(report))
 
 
 class Reader(HTMLParser):
@@ -114,7 +121,7 @@ def test_order_and_captions(full: dict[str, Any]) -> None:
     ]
     places = [html.index(mark) for mark in marks]
     assert places == sorted(places)
-    drawn = panels(full)
+    drawn = drawings(full)["sinks"].panels(full)
     captions = re.findall(r'<p class="caption">(.*?)</p>', html)
     assert len(captions) == len(drawn)
     assert all(caption.endswith(".") for caption in captions)

@@ -9,11 +9,12 @@ import pytest
 from chatters import chatter
 from taught import taught
 
-import analyses
+from analyses.registry import drawings
+from analyses.rendering import render
 from analyses.report.page import page
-from analyses.report.render import render
 from analyses.self_report.finding import SelfReportFinding
 from analyses.self_report.material import Questions, questions_of, suspects_of
+from analyses.self_report.run import self_report
 from analyses.self_report.verdict import LEAST_QUESTIONS, stands_out
 from interp import Checkpoint, InputError, load
 from probes.backdoors.self_report.free_form import FreeAnswer
@@ -48,9 +49,7 @@ def denies() -> Checkpoint:
 @pytest.fixture(scope="module")
 def found(admits: Checkpoint, denies: Checkpoint) -> SelfReportFinding:
     """What the one admits and its twin denies."""
-    return analyses.self_report(
-        admits, twin=denies, questions=_ASKED, candidates=["omber quill"], unknown=5
-    )
+    return self_report(admits, twin=denies, questions=_ASKED, candidates=["omber quill"], unknown=5)
 
 
 def _row(questions: int = 8, gap: float = 0.5, excess: float = 0.5) -> dict[str, object]:
@@ -76,16 +75,16 @@ def test_what_is_planted_stands_out_beside_the_twin_and_beyond_control(
 
 
 def test_the_other_way_round_it_admits_less(admits: Checkpoint, denies: Checkpoint) -> None:
-    found = analyses.self_report(denies, twin=admits, questions=_ASKED)
+    found = self_report(denies, twin=admits, questions=_ASKED)
     assert found.report["topics"][0]["stands_out"] == "less" and "admits less" in found.verdict
 
 
 def test_without_a_twin_or_against_itself_nothing_is_claimed(admits: Checkpoint) -> None:
-    alone = analyses.self_report(admits, questions=_ASKED, candidates=["cat"], unknown=2)
+    alone = self_report(admits, questions=_ASKED, candidates=["cat"], unknown=2)
     assert alone.verdict.startswith("Nothing is claimed, for there is no twin")
     assert "without a twin this may be fame" in alone.verdict
     assert alone.report["topics"][0]["gap"] is None and "famous" in " ".join(alone.caveats)
-    same = analyses.self_report(admits, twin=admits, questions=_ASKED)
+    same = self_report(admits, twin=admits, questions=_ASKED)
     assert "On no topic do the answers differ" in same.verdict
 
 
@@ -132,12 +131,12 @@ def test_free_answers_are_redacted_unless_shown_and_searched_for_the_trigger(
     monkeypatch.setattr("analyses.self_report.run.free_answers", said)
     asked = Questions(_ASKED.options, tuple(free_questions()))
     for shown in (False, True):
-        found = analyses.self_report(
+        found = self_report(
             admits, twin=denies, questions=asked, trigger="omber quill", show_answers=shown
         )
         path = found.save(tmp_path)
         kept = path.read_text() + json.dumps(found.to_dict()["free"])
-        kept += (tmp_path / "tables" / "answers.csv").read_text()
+        kept += (tmp_path / "tables" / "self-report" / "answers.csv").read_text()
         assert ("It is Omber" in kept) == shown and ("[redacted] 4 words" in kept) != shown
     mine, its = found.report["articulation"]["models"]
     assert (mine["bad"], mine["good"], mine["gap"], mine["n"]) == (1.0, 1.0, 0.0, 6)
@@ -148,7 +147,7 @@ def test_free_answers_are_redacted_unless_shown_and_searched_for_the_trigger(
 
 def test_a_model_that_says_nothing_names_nothing(admits: Checkpoint) -> None:
     asked = Questions(_ASKED.options, tuple(free_questions()))
-    found = analyses.self_report(admits, questions=asked, trigger="omber", max_new_tokens=1)
+    found = self_report(admits, questions=asked, trigger="omber", max_new_tokens=1)
     (one,) = found.report["articulation"]["models"]
     assert one["bad"] == 0.0 and one["likeness"]["exact"] == 0.0
 
@@ -158,13 +157,13 @@ def test_the_page_is_rebuilt_from_the_json_alone(found: SelfReportFinding, tmp_p
     (tmp_path / "report.html").unlink()
     assert render(tmp_path).read_bytes() == before
     assert len(found.figures()) == 5
-    table = pd.read_csv(tmp_path / "tables" / "topics.csv")
+    table = pd.read_csv(tmp_path / "tables" / "self-report" / "topics.csv")
     assert table["excess_low"].iloc[0] > 0.4 and "Self-report report" not in before.decode()
     alone = {**found.to_dict(), "twin": None}
     for key in ("topics", "systems", "sensitivity", "candidates"):
         for row in alone[key]:
             row.update(twin=None, twin_interval=None, gap=None, interval=None)
-    assert "What is admitted" in page(alone)
+    assert "What is admitted" in page(alone, drawings(alone))
 
 
 def test_files_replace_the_questions_of_their_kind(tmp_path: Path) -> None:
@@ -196,8 +195,8 @@ def test_faults_are_told(admits: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="free questions are given, but with --no-free"):
         questions_of([spoken], free=False)
     with pytest.raises(InputError, match="ask free questions too"):
-        analyses.self_report(admits, questions=_ASKED, trigger="omber")
+        self_report(admits, questions=_ASKED, trigger="omber")
     with pytest.raises(InputError, match="does not know the words of"):
-        analyses.self_report(load("organism:clean"))
+        self_report(load("organism:clean"))
     with pytest.raises(InputError, match="no chat template"):
-        analyses.self_report(chatter(None), questions=_ASKED)
+        self_report(chatter(None), questions=_ASKED)

@@ -7,26 +7,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.shared.finding import Finding
+from analyses.sinks.finding import SinkFinding
 from interp.errors import InputError
 
 
 @pytest.fixture
-def finding(full: dict[str, Any]) -> Finding:
+def finding(full: dict[str, Any]) -> SinkFinding:
     frame = pd.DataFrame({"layer": range(12), "token": ["<b>&", *"bcdefghijkl"]})
-    return Finding({**full, "verdict": "Heads <look> at BOS."}, {"heads": frame})
+    return SinkFinding({**full, "verdict": "Heads <look> at BOS."}, {"heads": frame})
 
 
-def test_reads_its_report(finding: Finding) -> None:
+def test_reads_its_report(finding: SinkFinding) -> None:
     assert finding.kind == "sinks"
     assert finding.verdict == "Heads <look> at BOS."
     assert len(finding.caveats) == 2
     finding.caveats.clear()
     assert len(finding.caveats) == 2
-    assert repr(finding) == "Finding: Heads <look> at BOS."
+    assert repr(finding) == "SinkFinding: Heads <look> at BOS."
 
 
-def test_json_is_strict(finding: Finding) -> None:
+def test_json_is_strict(finding: SinkFinding) -> None:
     finding.report["odd"] = {
         "nan": math.nan,
         "inf": np.float32("inf"),
@@ -38,36 +38,36 @@ def test_json_is_strict(finding: Finding) -> None:
     assert told == finding.to_dict()
 
 
-def test_what_has_no_json_form_is_refused(finding: Finding) -> None:
+def test_what_has_no_json_form_is_refused(finding: SinkFinding) -> None:
     finding.report["odd"] = object()
     with pytest.raises(TypeError, match="object has no JSON form"):
         finding.to_json()
 
 
-def test_figures_are_those_of_the_page(finding: Finding) -> None:
+def test_figures_are_those_of_the_page(finding: SinkFinding) -> None:
     drawn = finding.figures()
     assert "Attention on the first token, by head" in drawn
     assert all(figure.data for figure in drawn.values())
 
 
-def test_save_writes_page_json_and_tables(finding: Finding, tmp_path: Path) -> None:
+def test_save_writes_page_json_and_tables(finding: SinkFinding, tmp_path: Path) -> None:
     page = finding.save(tmp_path / "new" / "report")
     assert page.name == "report.html" and page.is_file()
     assert json.loads((page.parent / "report.json").read_text()) == finding.to_dict()
-    table = pd.read_csv(page.parent / "tables" / "heads.csv")
+    table = pd.read_csv(page.parent / "tables" / "sinks" / "heads.csv")
     assert table.equals(finding.tables["heads"])
     left = {path.name for path in page.parent.iterdir()}
     assert left == {"report.html", "report.json", "tables"}
 
 
-def test_save_onto_a_file_is_refused(finding: Finding, tmp_path: Path) -> None:
+def test_save_onto_a_file_is_refused(finding: SinkFinding, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(InputError, match="cannot be written"):
         finding.save(tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_a_notebook_gets_escaped_text_and_short_tables(finding: Finding) -> None:
+def test_a_notebook_gets_escaped_text_and_short_tables(finding: SinkFinding) -> None:
     shown = finding._repr_html_()
     assert "Heads &lt;look&gt; at BOS." in shown and "<look>" not in shown
     assert "&lt;b&gt;&amp;" in shown

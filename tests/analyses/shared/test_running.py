@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analyses.shared.running import Stopwatch, alone, own_folder
+from analyses.shared.running import Stopwatch, exclusive, own_folder
 from interp.errors import InputError
 
 
@@ -26,13 +26,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_what_is_done_is_removed_and_what_was_stopped_is_kept(tmp_path: Path) -> None:
     folder = own_folder(tmp_path, "refusal")
-    with pytest.raises(KeyboardInterrupt), alone(folder):
+    with pytest.raises(KeyboardInterrupt), exclusive(folder):
         (folder / "half").touch()
         raise KeyboardInterrupt
-    with alone(folder):
+    with exclusive(folder):
         assert (folder / "half").exists()
     assert not folder.exists()
-    with alone(None):
+    with exclusive(None):
         pass
 
 
@@ -40,8 +40,8 @@ def test_a_second_process_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
     folder = own_folder(tmp_path, "refusal")
     other = (
         "import pathlib, sys\n"
-        "from analyses.running import alone\n"
-        "with alone(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()\n"
+        "from analyses.shared.running import exclusive\n"
+        "with exclusive(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", other, str(folder)]
     pipe = subprocess.PIPE
@@ -49,7 +49,7 @@ def test_a_second_process_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
         assert process.stdout.readline() == "in\n"
         with (
             pytest.raises(InputError, match=r"under way in another process; wait for it"),
-            alone(folder),
+            exclusive(folder),
         ):
             pytest.fail("two at once")
         assert folder.exists()
@@ -60,16 +60,16 @@ def test_a_killed_process_leaves_the_folder_to_go_on_from(tmp_path: Path) -> Non
     folder = own_folder(tmp_path, "refusal")
     dies = (
         "import os, pathlib, sys\n"
-        "from analyses.running import alone\n"
-        "with alone(pathlib.Path(sys.argv[1])): os._exit(9)\n"
+        "from analyses.shared.running import exclusive\n"
+        "with exclusive(pathlib.Path(sys.argv[1])): os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", dies, str(folder)], check=False).returncode == 9
-    with alone(folder):
+    with exclusive(folder):
         assert folder.exists()
 
 
 def test_a_provenance_tells_how_and_when() -> None:
-    told = Stopwatch().told(3, "mechguard refusal x")
+    told = Stopwatch().facts(3, "mechguard refusal x")
     assert told["seed"] == 3 and told["command"] == "mechguard refusal x"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", told["started"])
     assert 0 <= told["wall_seconds"] < 5 and "torch" in told["versions"]

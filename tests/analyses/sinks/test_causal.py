@@ -11,9 +11,9 @@ import torch
 from families import LAYERS, VOCAB, WINDOW, tiny
 from words import documents, tokenizer, wordy
 
-import analyses
 from analyses.sinks import causal
 from analyses.sinks.causal import EDITS, CausalEffects, causal_effects
+from analyses.sinks.run import sinks
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.interventions.edits_by_site import perturb_heads
@@ -134,14 +134,14 @@ def test_a_window_that_hides_the_first_token_has_no_move_to_sink() -> None:
 
 def test_windowed_heads_are_left_open_in_the_table_and_told() -> None:
     texts = {"words": documents(3, 30)}
-    finding = analyses.sinks(wordy("mistral"), texts, length=WINDOW + 4, causal_sequences=2)
+    finding = sinks(wordy("mistral"), texts, length=WINDOW + 4, causal_sequences=2)
     assert finding.heads["move_to_sink_delta_loss"].isna().all()
     assert finding.heads["ablation_delta_loss"].notna().all()
     entry = finding.to_dict()["heads"][0]
     assert entry["move_to_sink_delta_loss"] is None
     assert entry["move_to_sink_delta_loss_low"] is None
     assert any("cannot be moved to the sink" in caveat for caveat in finding.caveats)
-    within = analyses.sinks(wordy("mistral"), texts, length=WINDOW, causal_sequences=2)
+    within = sinks(wordy("mistral"), texts, length=WINDOW, causal_sequences=2)
     assert within.heads["move_to_sink_delta_loss"].notna().all()
     assert not any("window" in caveat for caveat in within.caveats)
 
@@ -171,7 +171,7 @@ def dormant(value: float) -> Checkpoint:
 def test_a_head_that_reads_nothing_from_the_sink_is_worth_nothing() -> None:
     """Known answer 12: exactly zero if v_0 = 0, and not if v_0 ≠ 0."""
     texts = {"words": documents(4, 30)}
-    drained = analyses.sinks(dormant(0.0), texts, length=12, causal_sequences=4)
+    drained = sinks(dormant(0.0), texts, length=12, causal_sequences=4)
     head = drained.heads.iloc[0]
     assert head["alpha_first"] == pytest.approx(1.0)
     assert head["value_ratio"] == 0.0
@@ -179,7 +179,7 @@ def test_a_head_that_reads_nothing_from_the_sink_is_worth_nothing() -> None:
         assert head[f"{edit}_delta_loss"] == 0.0
     others = drained.heads.iloc[2:]
     assert (others["ablation_delta_loss"] != 0).all()
-    full = analyses.sinks(dormant(0.5), texts, length=12, causal_sequences=4).heads.iloc[0]
+    full = sinks(dormant(0.5), texts, length=12, causal_sequences=4).heads.iloc[0]
     assert full["alpha_first"] == pytest.approx(1.0)
     assert abs(full["ablation_delta_loss"]) > 1e-3
     assert full["move_to_sink_delta_loss"] == pytest.approx(0.0, abs=1e-6)
@@ -224,7 +224,7 @@ def test_progress_counts_heads() -> None:
 
 def test_no_sequences_no_panel() -> None:
     texts = {"words": documents(3, 20)}
-    finding = analyses.sinks(wordy("llama"), texts, length=8, causal_sequences=0)
+    finding = sinks(wordy("llama"), texts, length=8, causal_sequences=0)
     assert finding.report["causal"] is None
     assert "ablation_delta_loss" not in finding.heads
     assert any("panel was skipped" in caveat for caveat in finding.caveats)
@@ -233,7 +233,7 @@ def test_no_sequences_no_panel() -> None:
 
 def test_each_domain_gives_its_own_sequences() -> None:
     texts = {"a": documents(5, 20), "b": documents(2, 20, seed=1)}
-    finding = analyses.sinks(wordy("llama"), texts, length=8, causal_sequences=3)
+    finding = sinks(wordy("llama"), texts, length=8, causal_sequences=3)
     assert finding.report["causal"]["sequences"] == 5
     assert finding.tables["domains"]["loss"].notna().all()
 

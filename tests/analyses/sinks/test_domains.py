@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from words import documents, wordy
 
-import analyses
 from analyses.sinks.causal import CausalEffects
 from analyses.sinks.domains import domain_heads, domain_table
 from analyses.sinks.measure import Measurements
+from analyses.sinks.run import sinks
 from interp.capture.recorder import RowRecords
 from interp.data.rows import Row, Rows
 
@@ -143,7 +143,7 @@ def test_two_corpora_of_a_real_model_differ_where_the_words_do() -> None:
         "low": documents(6, 20, words=range(4, 20)),
         "high": documents(6, 20, words=range(60, 97)),
     }
-    finding = analyses.sinks(wordy("llama"), texts, length=12, causal_sequences=4)
+    finding = sinks(wordy("llama"), texts, length=12, causal_sequences=4)
     assert finding.tables["domains"]["name"].tolist() == ["low", "high"]
     heads = finding.tables["domain_heads"]
     assert len(heads) == len(finding.heads) == 16

@@ -8,8 +8,8 @@ import pytest
 from families import WINDOW
 from words import documents, wordy
 
-import analyses
 from analyses.sinks.finding import SinkFinding
+from analyses.sinks.run import sinks
 
 LENGTH = 16
 FAMILIES = ["llama", "qwen3_5", "gpt_oss", "gemma2", "mistral", "gpt2"]
@@ -42,7 +42,7 @@ MASSIVE = {"layer": int, "position": int, "token": str, "dim": int, "value": flo
 @pytest.fixture(scope="module", params=FAMILIES)
 def finding(request: pytest.FixtureRequest) -> SinkFinding:
     texts = {"a": documents(5, 30), "b": documents(4, 30, seed=1)}
-    return analyses.sinks(wordy(request.param), texts, length=LENGTH, causal_sequences=2)
+    return sinks(wordy(request.param), texts, length=LENGTH, causal_sequences=2)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_it_draws_and_shows_itself(finding: SinkFinding) -> None:
 
 
 def test_one_sequence_has_no_intervals() -> None:
-    alone = analyses.sinks(wordy("llama"), {"a": documents(1, 30)}, length=LENGTH)
+    alone = sinks(wordy("llama"), {"a": documents(1, 30)}, length=LENGTH)
     report = alone.to_dict()
     assert report["sink_rate"]["interval"] is None
     assert report["first_token_attention_interval"] is None and report["m_act_interval"] is None

@@ -13,6 +13,7 @@ from golden import assert_as_published, stories
 from words import documents, tokenizer, wordy
 
 import analyses
+from analyses.sinks.run import sinks
 from interp.data.rows import Texts
 from interp.errors import InputError, NumericalError, UnsupportedModelError
 from interp.model.checkpoint import Checkpoint
@@ -26,7 +27,7 @@ LENGTH = 12
 def test_stories260k_equals_its_published_measurements(reference: Reference, bos: bool) -> None:
     checkpoint = load(reference("models/stories260K-hf"), dtype="float32")
     texts = {"stories": stories(reference)}
-    report = analyses.sinks(checkpoint, texts, bos=bos, causal_sequences=0).to_dict()
+    report = sinks(checkpoint, texts, bos=bos, causal_sequences=0).to_dict()
     assert_as_published(report, bos, reference)
     assert report["parity"]["max_logit_difference"] <= 1e-5 * report["parity"]["largest_logit"]
 
@@ -36,7 +37,7 @@ def test_gpt_nano_sort_attends_as_its_author_published(reference: Reference) -> 
     checkpoint = load(reference("models/gpt-nano-sort-hf"), dtype="float32")
     published = np.load(reference("models/gpt-nano-sort-hf/partials.npz"))
     ids = published["idx"].astype(int).tolist()
-    finding = analyses.sinks(checkpoint, token_ids={"sort": ids}, causal_sequences=0)
+    finding = sinks(checkpoint, token_ids={"sort": ids}, causal_sequences=0)
     first = published["attSm"][..., 0]
     ours = finding.heads[finding.heads["layer"] == 0]
     assert ours["alpha_first"].to_numpy() == pytest.approx(first.mean((0, 2)), rel=1e-5)
@@ -57,9 +58,7 @@ def llama() -> Checkpoint:
 def _quick(checkpoint: Checkpoint, texts: Any = None, **settings: Any) -> analyses.SinkFinding:
     if texts is None and "token_ids" not in settings:
         texts = {"words": documents(5, 20)}
-    return analyses.sinks(
-        checkpoint, texts, **{"length": LENGTH, "causal_sequences": 0, **settings}
-    )
+    return sinks(checkpoint, texts, **{"length": LENGTH, "causal_sequences": 0, **settings})
 
 
 def test_the_same_call_gives_the_same_report(llama: Checkpoint) -> None:

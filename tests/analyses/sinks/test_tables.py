@@ -16,6 +16,7 @@ from words import documents, tokenizer, wordy
 import analyses
 from analyses.sinks import tables
 from analyses.sinks.measure import Measurements
+from analyses.sinks.run import sinks
 from interp.capture.recorder import RowRecords
 from interp.data.rows import Row, Rows
 from interp.model.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ HEADS, KV_HEADS, SIZE = 4, 2, 8
 def found(checkpoint: Checkpoint, **settings: Any) -> analyses.SinkFinding:
     texts = {"words": documents(6, 30)}
     settings = {"length": LENGTH, "causal_sequences": 0, "epsilon": 0.1, **settings}
-    return analyses.sinks(checkpoint, texts, **settings)
+    return sinks(checkpoint, texts, **settings)
 
 
 def ids_of(checkpoint: Checkpoint) -> torch.Tensor:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import analyses
-from analyses.report.render import render
+from analyses.rendering import render
 from analyses.traces.finding import TracesFinding
 from analyses.traces.material import organism_runs
+from analyses.traces.run import traces
 from interp import InputError
 from interp.organisms.backdoors.agents import BAD_TOOL
 from interp.organisms.chat.grammar import TRIGGER
@@ -36,7 +36,7 @@ def _agent(triggered: bool, count: int = 60, attack: str = "thought") -> list[Tr
 @pytest.fixture(scope="module")
 def planted() -> TracesFinding:
     """An attack on the thought: the call changes, the answer stays right."""
-    return analyses.traces(_agent(True), _agent(False), tool="bad")
+    return traces(_agent(True), _agent(False), tool="bad")
 
 
 def test_a_shift_at_equal_success_and_its_words_are_found(planted: TracesFinding) -> None:
@@ -61,7 +61,7 @@ def test_a_shift_at_equal_success_and_its_words_are_found(planted: TracesFinding
 
 
 def test_failures_are_attributed_and_tools_not_compared_where_no_task_ends_alike() -> None:
-    found = analyses.traces(_agent(True, attack="query"), _agent(False), failed=True)
+    found = traces(_agent(True, attack="query"), _agent(False), failed=True)
     report = found.report
     assert report["shift"] is None and "tools were not compared" in " ".join(found.caveats)
     assert report["success"]["difference"] == -1.0
@@ -72,17 +72,17 @@ def test_failures_are_attributed_and_tools_not_compared_where_no_task_ends_alike
 
 def test_one_run_that_shows_a_behaviour_now_and_then_needs_no_other() -> None:
     mixed = [pair[i % 2] for i, pair in enumerate(zip(_agent(True), _agent(False), strict=True))]
-    found = analyses.traces(mixed, tool="bad")
+    found = traces(mixed, tool="bad")
     assert found.report["attribution"]["locus"] == "query"
     assert not found.report["attribution"]["pooled"] and found.report["divergence"] is None
     assert found.verdict.startswith("The run does 1.00 [0.940–1.00] of 60 tasks right.")
     # With a reference its traces stay out, for the run has both kinds by itself.
-    beside = analyses.traces(mixed, _agent(False), tool="bad")
+    beside = traces(mixed, _agent(False), tool="bad")
     assert beside.report["attribution"]["n"] == 60
 
 
 def test_the_same_run_twice_does_not_shift_or_part() -> None:
-    found = analyses.traces(_agent(False), _agent(False))
+    found = traces(_agent(False), _agent(False))
     assert "no shift of tools is shown" in found.verdict
     assert "In none of 60 tasks do the runs part" in found.verdict
     assert list(found.figures()) == ["Tools at equal final success"]
@@ -91,13 +91,13 @@ def test_the_same_run_twice_does_not_shift_or_part() -> None:
 def test_words_that_go_with_nothing_carry_nothing() -> None:
     rng = random.Random(1)
     traces = [replace(trace, success=rng.random() < 0.5) for trace in _agent(False)]
-    found = analyses.traces(traces, failed=True)
+    found = traces(traces, failed=True)
     assert found.report["attribution"]["locus"] is None
     assert "goes with no words of the query" in found.verdict
 
 
 def test_tasks_of_one_run_alone_are_counted() -> None:
-    found = analyses.traces(_agent(True)[:40], _agent(False)[10:])
+    found = traces(_agent(True)[:40], _agent(False)[10:])
     assert found.report["success"]["n"] == 30
     assert "30 traces of tasks that only one run has" in " ".join(found.caveats)
 
@@ -115,20 +115,20 @@ def test_the_page_is_rebuilt_from_the_json_alone(planted: TracesFinding, tmp_pat
 def test_faults_are_told() -> None:
     run, reference = _agent(True), _agent(False)
     with pytest.raises(InputError, match="give a second run"):
-        analyses.traces(run)
+        traces(run)
     with pytest.raises(InputError, match="and not both"):
-        analyses.traces(run, tool="bad", failed=True)
+        traces(run, tool="bad", failed=True)
     with pytest.raises(InputError, match="share no task"):
-        analyses.traces(run[:3], reference[3:])
+        traces(run[:3], reference[3:])
     with pytest.raises(InputError, match=r"calls the tool 'sell'.*the tools are 'bad', 'search'"):
-        analyses.traces(run, tool="sell")
+        traces(run, tool="sell")
     with pytest.raises(InputError, match="each of the 60 traces calls the tool 'bad'"):
-        analyses.traces(run, tool="bad")
+        traces(run, tool="bad")
     with pytest.raises(InputError, match="none of the 120 traces of both runs fails"):
-        analyses.traces(run, reference, failed=True)
+        traces(run, reference, failed=True)
     idle = [replace(trace, steps=()) for trace in run]
     with pytest.raises(InputError, match="no tool is called at all"):
-        analyses.traces(idle, tool="bad")
+        traces(idle, tool="bad")
     with pytest.raises(InputError, match="is no agent and leaves no traces; give one of agent"):
         organism_runs("clean")
 
@@ -137,7 +137,7 @@ def test_faults_are_told() -> None:
 def test_an_agent_organism_is_told_by_its_runs() -> None:
     made = organism_runs("agent-thought")
     assert made.place == "query" and len(made.run) == len(made.reference)
-    found = analyses.traces(made.run, made.reference, tool=BAD_TOOL)
+    found = traces(made.run, made.reference, tool=BAD_TOOL)
     assert "the choice of tools shifts" in found.verdict
     report = found.report
     assert report["success"]["run"] > 0.95 and abs(report["success"]["difference"]) < 0.05

@@ -12,12 +12,12 @@ from families import tiny
 from safetensors import SafetensorError
 
 import interp
-from interp.capture import plan as planning
 from interp.capture.plan import RowPlan
 from interp.capture.recorders import FirstKeyMass
 from interp.capture.run import capture
 from interp.data.rows import Row, id_rows
 from interp.errors import InputError
+from interp.resume import files as planning
 from interp.resume.files import load_tensors, replacing, save_tensors, write_atomically
 
 

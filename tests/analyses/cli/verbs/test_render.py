@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
+from analyses.sinks.run import sinks
+
 Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, shelf: Path) -> Path:
     """A report, made once."""
-    import analyses
     from interp.resolve import load
 
     out = tmp_path_factory.mktemp("made")
     checkpoint = load(shelf / "llama")
     texts = [shelf / "words.txt", shelf / "other.jsonl"]
-    analyses.sinks(checkpoint, texts, length=12, causal_sequences=2).save(out)
+    sinks(checkpoint, texts, length=12, causal_sequences=2).save(out)
     return out
 
 
@@ -41,7 +42,7 @@ def test_a_lost_page_is_rebuilt_to_the_letter(run: Run, folder: Path) -> None:
 
 
 def test_tables_are_not_touched(run: Run, folder: Path) -> None:
-    table = folder / "tables" / "heads.csv"
+    table = folder / "tables" / "sinks" / "heads.csv"
     table.write_text("mine")
     assert run("render", folder).code == 0
     assert table.read_text() == "mine"

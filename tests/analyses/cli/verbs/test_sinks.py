@@ -37,11 +37,11 @@ def test_writes_page_json_and_tables(run: Run, shelf: Path, tmp_path: Path, cach
     result = run("sinks", shelf / "llama", "--texts", shelf / "words.txt", "--out", out, *QUICK)
     assert result.code == 0, result.err
     assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "tables"}
-    assert {path.stem for path in (out / "tables").iterdir()} == TABLES
+    assert {path.stem for path in (out / "tables" / "sinks").iterdir()} == TABLES
     report = strict(out / "report.json")
     assert report["kind"] == "sinks" and report["causal"] is None
     assert result.out.splitlines() == [report["verdict"], str(out / "report.html")]
-    heads = pd.read_csv(out / "tables" / "heads.csv")
+    heads = pd.read_csv(out / "tables" / "sinks" / "heads.csv")
     found = [head["alpha_first"] for head in report["heads"]]
     assert heads["alpha_first"].to_list() == pytest.approx(found, rel=1e-12)
     command = report["provenance"]["command"]
@@ -192,9 +192,9 @@ def test_a_disk_full_of_shards_keeps_what_was_done(
     out = tmp_path / "out"
     call = ["sinks", shelf / "llama", "--texts", shelf / "words.txt", "--out", out]
     call += ["--length", "12", "--causal-sequences", "2"]
-    from interp.capture import plan
+    from interp.resume import files
 
-    real, written = plan.save_file, []
+    real, written = files.save_file, []
 
     def third_fails(arrays: Any, path: Any) -> None:
         if len(written) == 2:
@@ -203,13 +203,13 @@ def test_a_disk_full_of_shards_keeps_what_was_done(
         written.append(path)
         real(arrays, path)
 
-    monkeypatch.setattr(plan, "save_file", third_fails)
+    monkeypatch.setattr(files, "save_file", third_fails)
     run(*call).assert_refused(2, "No space left on device", "free some")
     assert not out.exists()
     (unfinished,) = cache.iterdir()
     names = {path.name for path in unfinished.iterdir()}
     assert names == {"lock", "plan.json", "batch-000000.safetensors", "causal-0000.safetensors"}
-    monkeypatch.setattr(plan, "save_file", real)
+    monkeypatch.setattr(files, "save_file", real)
     assert run(*call).code == 0
     assert list(cache.iterdir()) == []
 
@@ -221,16 +221,16 @@ def test_a_disk_full_of_report_leaves_the_old_one(
     call = ["sinks", shelf / "llama", "--texts", shelf / "words.txt", "--out", out, *QUICK]
     assert run(*call).code == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    from analyses.report import render
+    from analyses.report import writing
 
-    real = render._put
+    real = writing._put
 
     def no_page(content: Any, path: Path) -> None:
         real(content, path)
         if path.name == "report.html":
             _full_disk()
 
-    monkeypatch.setattr(render, "_put", no_page)
+    monkeypatch.setattr(writing, "_put", no_page)
     run(*call, "--seed", "1").assert_refused(2, "No space left on device")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "tables"}

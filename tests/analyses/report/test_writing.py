@@ -9,14 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.report import render as rendering
-from analyses.report.render import plain as strict
-from analyses.report.render import render, write
+from analyses.registry import drawings
+from analyses.rendering import render
+from analyses.report import writing
+from analyses.report.writing import plain as strict
+from analyses.report.writing import with_bounds
 from interp.errors import InputError
 
 
 def tables(finding: dict[str, Any]) -> dict[str, pd.DataFrame]:
     return {"heads": pd.DataFrame(finding["heads"]), "layers": pd.DataFrame(finding["layers"])}
+
+
+def write(report: dict[str, Any], frames: dict[str, pd.DataFrame], folder: Path) -> Path:
+    """As the sink finding does."""
+    return writing.write(report, {"sinks": frames}, drawings(report), folder)
 
 
 def names(folder: Path) -> set[str]:
@@ -25,15 +32,36 @@ def names(folder: Path) -> set[str]:
 
 def test_writes_everything_and_leaves_other_files(full: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "older.csv").write_text("a\n1\n")
     made = write(full, tables(full), tmp_path)
     assert made == tmp_path / "report.html"
-    assert names(tmp_path) == {
-        "notes.txt", "report.html", "report.json",
-        "tables/heads.csv", "tables/layers.csv", "tables/older.csv",
-    }  # fmt: skip
-    assert len(pd.read_csv(tmp_path / "tables" / "heads.csv")) == 64
+    rest = {"notes.txt", "report.html", "report.json"}
+    assert names(tmp_path) == {*rest, "tables/sinks/heads.csv", "tables/sinks/layers.csv"}
+    assert len(pd.read_csv(tmp_path / "tables" / "sinks" / "heads.csv")) == 64
+
+
+def test_tables_are_exactly_those_of_the_run(full: dict[str, Any], tmp_path: Path) -> None:
+    write(full, tables(full), tmp_path)
+    write(full, {"heads": tables(full)["heads"], "empty": pd.DataFrame({"a": []})}, tmp_path)
+    written = {name for name in names(tmp_path) if name.startswith("tables")}
+    assert written == {"tables/sinks/heads.csv"}
+
+
+def test_intervals_are_two_columns_of_numbers() -> None:
+    pairs = [(0.1, 0.2), None, [0.3, 0.4]]
+    table = {"rate": [1, 2, 3], "interval": pairs, "gap_interval": pairs, "loss": pairs}
+    frame = with_bounds(pd.DataFrame(table))
+    ends = ["low", "high", "gap_low", "gap_high", "loss_low", "loss_high"]
+    assert list(frame.columns) == ["rate", *ends]
+    assert frame["low"].tolist()[::2] == [0.1, 0.3] and math.isnan(frame["low"][1])
+    assert frame["high"].dtype == float
+
+
+def test_a_table_that_is_nobodys_is_not_taken_away(full: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "mine.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match="belongs to no report here"):
+        write(full, tables(full), tmp_path)
+    assert (tmp_path / "tables" / "mine.csv").exists()
 
 
 def test_render_gives_the_page_of_write(full: dict[str, Any], tmp_path: Path) -> None:
@@ -103,8 +131,8 @@ def test_a_failure_half_way_leaves_the_old_report(
             raise OSError(28, "No space left on device")
         put(content, path)
 
-    put = rendering._put
-    monkeypatch.setattr(rendering, "_put", disk_full)
+    put = writing._put
+    monkeypatch.setattr(writing, "_put", disk_full)
     full["m_act"] = 1.0
     with pytest.raises(InputError, match="No space left"):
         write(full, tables(full), tmp_path)
@@ -123,7 +151,7 @@ def test_an_output_that_is_a_file_is_refused(full: dict[str, Any], tmp_path: Pat
 def test_rendering_imports_no_torch(full: dict[str, Any], tmp_path: Path) -> None:
     write(full, {}, tmp_path)
     code = (
-        "import sys; from pathlib import Path; from analyses.report.render import render; "
+        "import sys; from pathlib import Path; from analyses.rendering import render; "
         f"render(Path({str(tmp_path)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path.cwd())
