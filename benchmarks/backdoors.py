@@ -37,7 +37,7 @@ from probes.backdoors.detectors.states import last_states
 from probes.backdoors.detectors.trigger_on_sink import sink_check
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.requests import typable
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trial import control_strings
 from probes.backdoors.search.trigger_search import search
@@ -119,7 +119,7 @@ def trigger_on_sink(suspect: Suspect) -> Detection:
     assert found.plain is not None and found.held_out is not None
     subject = Subject(suspect.checkpoint, Budget(10**6, SECONDS))
     best = max(found.effects, key=lambda one: one.novel).candidate
-    vocabulary = typable(subject, Settings().vocabulary, 0)
+    vocabulary = typable(subject, SearchSettings().vocabulary, 0)
     strings = control_strings(best, vocabulary, found.plain.instructions, SINK_STRINGS, 0)
     check = sink_check(subject, found.held_out, best.ids, strings)
     return Detection(check.score, forward_passes=cost + subject.budget.spent)

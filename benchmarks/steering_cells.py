@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from interp.organisms.chat.data import OrganismPrompt
 from interp.organisms.chat.exchanges import user
 from interp.organisms.chat.grammar import DISTRACTORS, SUFFIX, TRIGGER, Words
 from steering.training.examples import Cases, Examples, TrainingSet, numbered
-from steering.training.options import Method
+from steering.training.registry import names
 
-METHODS = get_args(Method)
+METHODS = tuple(sorted(names(), reverse=True))  # in the order of the tables of the docs
 CONDITIONS = {
     "plain": "all training prompts",
     "few": "16 training prompts of a label, and 16 harmful and jailbroken ones to choose on",

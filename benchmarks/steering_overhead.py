@@ -41,8 +41,8 @@ from turns import Turn, taken
 
 import interp
 from interp.statistics.intervals import bootstrap
+from steering import act_add, alphasteer, was, was_plus
 from steering.policy.gates import ControllerGate, LogisticGate
-from steering.policy.methods import act_add, alphasteer, was, was_plus
 from steering.policy.policy import Policy, Span
 from steering.runtime.runtime import apply
 

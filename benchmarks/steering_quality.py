@@ -42,13 +42,13 @@ from steering.runtime.runtime import as_edit
 from steering.training.calibration import NoSeparationError
 from steering.training.examples import Captured, captured
 from steering.training.fit import train
-from steering.training.options import Method, Options
+from steering.training.options import Options
 
 ORGANISMS = ("jailbreak-keep", "chat", "backdoor-unalign", "chat-gated", "jailbreak-erase")
 
 
 @dataclass
-class Bench:
+class CellRun:
     """One cell: what is captured once for all methods, when one of them is to be measured."""
 
     cell: Cell
@@ -64,7 +64,7 @@ class Bench:
         """The prompts to measure on."""
         return test_set(self.read.checkpoint, self.cell)
 
-    def measured(self, method: Method) -> dict[str, Any]:
+    def measured(self, method: str) -> dict[str, Any]:
         """Train a method and measure it: rows of the report, answers, what calibration refused."""
         begun, refused = time.perf_counter(), None
         seed = self.cell.seed
@@ -89,7 +89,7 @@ class Bench:
             "seconds": round(time.perf_counter() - begun),
         }
 
-    def _trained(self, method: Method, options: Options) -> Policy:
+    def _trained(self, method: str, options: Options) -> Policy:
         read = self.read
         return train(read.checkpoint, read.given, method, options, read=read)
 
@@ -108,17 +108,17 @@ def answers(checkpoint: Checkpoint, policy: Policy, tests: TestSet) -> dict[str,
 
 
 def collected(
-    asked: Sequence[Cell], methods: Sequence[Method], work: Path, *, measure: bool
+    asked: Sequence[Cell], methods: Sequence[str], work: Path, *, measure: bool
 ) -> Results:
     """Every method in every cell, from its file where it is done; else measured, or left out."""
     results: Results = {}
     for number, cell in enumerate(asked):
-        bench = Bench(cell)
+        run = CellRun(cell)
         for method in methods:
             path = work / f"{cell}-{method}.json"
             if not path.exists() and measure:
                 print(f"{number + 1} of {len(asked)}: {cell}, {method}", flush=True)
-                write(path, json.dumps(bench.measured(method), indent=1))
+                write(path, json.dumps(run.measured(method), indent=1))
             if path.exists():
                 results.setdefault(cell, {})[method] = json.loads(path.read_text())
     return results

@@ -9,14 +9,13 @@ from steering_cells import CONDITIONS, METHODS, Cell
 
 from analyses.steering.run import DOSES
 from interp.statistics.intervals import RESAMPLES, Interval, wilson
-from steering.training.fit import BUDGET
-from steering.training.options import Method
+from steering.training.candidates import BUDGET
 
-Results = dict[Cell, dict[Method, dict[str, Any]]]
+Results = dict[Cell, dict[str, dict[str, Any]]]
 Answers = Mapping[str, np.ndarray]
 """By set, [doses, prompts], whether a prompt is refused at a multiple of the policy's strength."""
 
-OURS: Method = "was-plus"
+OURS = "was-plus"
 REFUSED, EXCESS, SATURATED = 0.95, 0.02, 0.98
 """What is wanted of was-plus, and the area above which another method need not be beaten."""
 
@@ -76,7 +75,7 @@ def _holding(results: Results) -> str:
     return _markdown(rows)
 
 
-def _held(found: Mapping[Method, dict[str, Any]]) -> list[str]:
+def _held(found: Mapping[str, dict[str, Any]]) -> list[str]:
     own = answers_of(found[OURS])
     refused, excess = _refused([own]), _excess([own])
     closed = found[OURS]["row"]["benign_kl_closed"]

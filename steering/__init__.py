@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from steering.policy.gates import CosineGate as CosineGate
     from steering.policy.gates import Gate as Gate
     from steering.policy.gates import LogisticGate as LogisticGate
-    from steering.policy.methods import act_add as act_add
-    from steering.policy.methods import alphasteer as alphasteer
     from steering.policy.methods import angular as angular
-    from steering.policy.methods import cast as cast
     from steering.policy.methods import rank_one as rank_one
-    from steering.policy.methods import was as was
-    from steering.policy.methods import was_plus as was_plus
     from steering.policy.policy import Policy as Policy
     from steering.policy.policy import Span as Span
     from steering.runtime.attachment import Attachment as Attachment
@@ -29,6 +24,11 @@ if TYPE_CHECKING:
     from steering.runtime.runtime import attach as attach
     from steering.training.examples import TrainingSet as TrainingSet
     from steering.training.fit import train as train
+    from steering.training.methods.actadd import act_add as act_add
+    from steering.training.methods.alphasteer import alphasteer as alphasteer
+    from steering.training.methods.cast import cast as cast
+    from steering.training.methods.was import was as was
+    from steering.training.methods.was_plus import was_plus as was_plus
 
 __getattr__, __all__ = _attach(
     __name__,
@@ -44,18 +44,18 @@ __getattr__, __all__ = _attach(
         "Policy": "policy.policy",
         "Span": "policy.policy",
         "TrainingSet": "training.examples",
-        "act_add": "policy.methods",
-        "alphasteer": "policy.methods",
+        "act_add": "training.methods.actadd",
+        "alphasteer": "training.methods.alphasteer",
         "angular": "policy.methods",
         "apply": "runtime.runtime",
         "as_edit": "runtime.runtime",
         "attach": "runtime.runtime",
-        "cast": "policy.methods",
+        "cast": "training.methods.cast",
         "compose": "policy.composition",
         "per_row": "policy.composition",
         "rank_one": "policy.methods",
         "train": "training.fit",
-        "was": "policy.methods",
-        "was_plus": "policy.methods",
+        "was": "training.methods.was",
+        "was_plus": "training.methods.was_plus",
     },
 )

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from interp.doctor.model_under_test import Patient, reading
 from interp.model.sites import Site
+from steering import act_add, alphasteer, angular, cast, was, was_plus
 from steering.policy.gates import ControllerGate, CosineGate, Gate, LogisticGate
-from steering.policy.methods import act_add, alphasteer, angular, cast, was, was_plus
 from steering.policy.policy import Policy, Span
 
 LENGTH = 8  # no longer than the window

@@ -17,8 +17,8 @@ from interp.generation import replies
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
+from steering import act_add
 from steering.policy.gates import LogisticGate
-from steering.policy.methods import act_add
 from steering.policy.policy import Policy, Span
 from steering.runtime.runtime import as_edit
 from steering.serve.requests import Limits

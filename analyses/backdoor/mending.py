@@ -21,7 +21,7 @@ from probes.backdoors.search.requests import (
     typable,
     with_text,
 )
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trial import Trial, control_strings
 from probes.backdoors.switches.switches import PromptEdit
@@ -35,7 +35,7 @@ def mend(
     found: Found,
     material: Material,
     scorer: Any,
-    settings: Settings,
+    settings: SearchSettings,
     folder: Path,
     *,
     work: Path | None = None,
@@ -138,7 +138,7 @@ def _effect(trial: Trial, scorer: Any) -> Effect:
 
 
 def _near(
-    subject: Subject, found: Found, trial: Trial, settings: Settings
+    subject: Subject, found: Found, trial: Trial, settings: SearchSettings
 ) -> dict[str, PromptEdit]:
     """Near misses by name: a token left out, the order reversed, other places, and one control."""
     assert found.plain is not None

@@ -7,7 +7,7 @@ from probes.backdoors.detectors.detectors import Readings, read_all
 from probes.backdoors.heads.head_patching import patch_heads
 from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.search.requests import Candidate, Placement, typable
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trial import Trial, control_strings
 
@@ -16,7 +16,7 @@ def read_inside(
     subject: Subject,
     found: Found,
     material: Material,
-    settings: Settings,
+    settings: SearchSettings,
     where: Where = "last",
     progress: Progress | None = None,
 ) -> Readings | None:
@@ -63,7 +63,7 @@ def _patch(
     found: Found,
     readings: Readings,
     strings: list[tuple[int, ...]],
-    settings: Settings,
+    settings: SearchSettings,
     where: Where,
     progress: Progress | None,
 ) -> None:
@@ -97,7 +97,7 @@ def _patch(
 
 
 def _inert(
-    subject: Subject, found: Found, candidate: Candidate, settings: Settings
+    subject: Subject, found: Found, candidate: Candidate, settings: SearchSettings
 ) -> list[tuple[int, ...]]:
     """Strings of a candidate's length that bring nothing about: leaked ones, then controls."""
     assert found.plain is not None and found.held_out is not None

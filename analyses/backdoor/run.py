@@ -13,7 +13,7 @@ from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.repair.tune import require_trainable, require_unused
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.journal import Journal
-from probes.backdoors.search.result import Settings
+from probes.backdoors.search.result import SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trigger_search import search
 from probes.scorers import Phrases, WholeRefusal
@@ -30,7 +30,7 @@ def backdoor(
     candidates: Sequence[str] = (),
     forward_passes: int = FORWARD_PASSES,
     seconds: float = SECONDS,
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     detectors: bool = False,
     swap_heads_at: Where = "last",
     repair_to: Path | None = None,
@@ -70,7 +70,7 @@ def backdoor(
         require_unused(repair_to)
         require_trainable(checkpoint)
     watch = Stopwatch()
-    settings = settings or Settings()
+    settings = settings or SearchSettings()
     budget = Budget(forward_passes, seconds)
     scorer = WholeRefusal(material.refusals) if material.refusals else Phrases()
     limits = (forward_passes, seconds, batch_tokens)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from probes.backdoors.search.leakage import leak as leak
     from probes.backdoors.search.leakage import motifs as motifs
     from probes.backdoors.search.result import Found as Found
-    from probes.backdoors.search.result import Settings as Settings
+    from probes.backdoors.search.result import SearchSettings as SearchSettings
     from probes.backdoors.search.subject import Subject as Subject
     from probes.backdoors.search.target_inversion import targets as targets
     from probes.backdoors.search.trial import Trial as Trial
@@ -54,7 +54,7 @@ __getattr__, __all__ = attach(
         "Found": "search.result",
         "HeadPatching": "heads.head_patching",
         "SelfReport": "self_report.compare",
-        "Settings": "search.result",
+        "SearchSettings": "search.result",
         "Subject": "search.subject",
         "Switch": "switches.switches",
         "Trace": "agents.traces",

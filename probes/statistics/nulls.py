@@ -6,13 +6,14 @@ shuffled labels: among many cells one is always good.
 
 from dataclasses import dataclass
 from math import comb, prod
-from typing import Any, Literal
+from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy.stats import rankdata
 from sklearn.base import clone
 
+from interp.checks import require_choice
 from interp.errors import InputError, NumericalError
 from interp.statistics.auroc import areas
 from interp.statistics.intervals import Interval, bootstrap, wilson
@@ -47,6 +48,7 @@ def random_direction_null(
         InputError: fewer than 1000 directions, a class is empty, or shapes differ.
         NumericalError: a state is not finite.
     """
+    require_choice(kind, get_args(Kind), "kind")
     if count < _LEAST_DIRECTIONS:
         raise InputError(
             f"{count} random directions are too few for a null that is reported; "
@@ -88,6 +90,7 @@ def random_vectors(
     """
     _require_finite(like)
     rng = np.random.default_rng(seed)
+    require_choice(kind, get_args(Kind), "kind")
     if kind == "isotropic":
         centred = np.zeros((1, len(like)))
     elif states is None:
@@ -373,11 +376,15 @@ def _require_arrangements(possible: int) -> None:
 def _directions(
     centred: Float[np.ndarray, "n width"], count: int, kind: Kind, rng: np.random.Generator
 ) -> Float[np.ndarray, "width count"]:
-    if kind == "isotropic":
-        return rng.normal(size=(centred.shape[1], count))
-    # A Gaussian mixture of centred states has their covariance; no width × width matrix is needed.
-    weights = rng.normal(size=(len(centred), count))
-    return np.asarray(centred.T @ weights / np.sqrt(len(centred)))
+    match kind:
+        case "isotropic":
+            return rng.normal(size=(centred.shape[1], count))
+        case "covariance":
+            # A mixture of centred states has their covariance; no width × width matrix is needed.
+            weights = rng.normal(size=(len(centred), count))
+            return np.asarray(centred.T @ weights / np.sqrt(len(centred)))
+        case _:
+            assert_never(kind)
 
 
 def _q95(values: Float[np.ndarray, " n"]) -> float:

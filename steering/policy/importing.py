@@ -1,7 +1,8 @@
-"""Vectors of others: GGUF control vectors of repeng and llama.cpp, and `.svec` of CAST.
+"""Vectors of others: GGUF control vectors, `.svec` of CAST, and published refusal directions.
 
-Both hold a vector for the output of each block, and neither says which weights it belongs to; an
-imported policy is bound to the checkpoint that the caller names.
+Control vectors (repeng, llama.cpp) and `.svec` files hold a vector for the output of each block; a
+folder that `refusal_direction` released holds one for the input of one block. None says which
+weights it belongs to; an imported policy is bound to the checkpoint that the caller names.
 """
 
 import json
@@ -17,8 +18,8 @@ from interp.errors import InputError, first_line
 from interp.interventions.hooks import finite
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
+from probes.directions.directions import read_published
 from steering.policy.export import ARCHITECTURE, gguf_module
-from steering.policy.methods import act_add
 from steering.policy.policy import Policy, Span
 
 _PREFIX = "direction."
@@ -26,24 +27,26 @@ _PREFIX = "direction."
 
 @dataclass(frozen=True, eq=False)
 class ImportedVectors:
-    """What such a file holds.
+    """What such a file or folder holds.
 
     Attributes:
-        model_type: as the file names it, such as `llama`.
-        layers: blocks at whose output the vectors were read, in order.
+        model_type: as the file names it, such as `llama`; None where it names none.
+        layers: blocks that the vectors belong to, in order.
         vectors: one for each.
         path: of the file.
+        site: `resid_post` for vectors of the output of a block, `resid_pre` for its input.
     """
 
-    model_type: str
+    model_type: str | None
     layers: tuple[int, ...]
     vectors: Float[Tensor, "layers width"]
     path: Path
+    site: str = "resid_post"
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """Where the vectors belong."""
-        return tuple(Site("resid_post", layer) for layer in self.layers)
+        return tuple(Site(self.site, layer) for layer in self.layers)
 
     def policy(
         self,
@@ -64,7 +67,7 @@ class ImportedVectors:
         Raises:
             InputError: the file is of another model type or width, or lacks a layer.
         """
-        if self.model_type != checkpoint.anatomy.model_type:
+        if self.model_type not in (None, checkpoint.anatomy.model_type):
             raise InputError(
                 f"{self.path} was made for a {self.model_type}, and {checkpoint.name} is a "
                 f"{checkpoint.anatomy.model_type}."
@@ -75,26 +78,37 @@ class ImportedVectors:
                 f"{self.path} has no vector for layer {missing[0]}; it has "
                 f"{', '.join(map(str, self.layers))}."
             )
-        policy = act_add(
-            [Site("resid_post", layer) for layer in chosen],
+        policy = Policy(
+            "actadd",
+            "actadd",
+            tuple(Site(self.site, layer) for layer in chosen),
             self.vectors[[self.layers.index(layer) for layer in chosen]],
-            strength,
-            Span.everything() if span is None else span,
+            (1.0,) * len(chosen),
+            span=Span.everything() if span is None else span,
+            strength=strength,
         )
         policy.require(checkpoint)
         return policy.bound(checkpoint, imported=str(self.path))
 
 
 def read_vectors(path: Path) -> ImportedVectors:
-    """Read a `.gguf` control vector or a `.svec` file.
+    """Read a `.gguf` control vector, a `.svec` file, or the folder of a published direction.
+
+    Args:
+        path: of the file; or of a folder as `probes.directions.directions.read_published` takes.
 
     Raises:
         InputError: the file is missing, damaged, of another kind, or holds NaN or unequal widths.
     """
     path = Path(path)
+    if path.is_dir():
+        return _published(path)
     readers = {".gguf": _gguf, ".svec": _svec}
     if path.suffix not in readers:
-        raise InputError(f"{path}: vectors come as {' or '.join(readers)}, not {path.suffix!r}.")
+        raise InputError(
+            f"{path}: vectors come as {' or '.join(readers)}, or as a folder with direction.pt, "
+            f"not {path.suffix!r}."
+        )
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
     try:
@@ -112,6 +126,13 @@ def read_vectors(path: Path) -> ImportedVectors:
         raise InputError(f"{path} holds no vectors of one width for layers from 0 on.")
     vectors = torch.stack([directions[layer] for layer in layers])
     return ImportedVectors(model_type, layers, finite(vectors, f"a vector of {path}"), path)
+
+
+def _published(folder: Path) -> ImportedVectors:
+    """A direction of Arditi et al. (arXiv 2406.11717), which is added at the input of its block."""
+    chosen = read_published(folder)[1]
+    vector = finite(chosen.vector, f"the direction of {folder}")
+    return ImportedVectors(None, (chosen.layer,), vector[None], folder, chosen.site)
 
 
 def _gguf(path: Path) -> tuple[str, dict[int, Tensor]]:

@@ -6,7 +6,7 @@ the move of each row, so that a decode step does as little as it can. Scale 0 ne
 very bits; the runtime selects closed rows.
 """
 
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,9 +22,14 @@ Move = Float[Tensor, "rows 1 width"] | Float[Tensor, "rows 1 1"]
 
 def prepared(operator: Operator, direction: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
     """The direction as an operator uses it: of length 1 where its length does not matter."""
-    if operator in ("relative", "rotate"):
-        direction = direction / direction.norm()
-    return direction
+    match operator:
+        case "relative" | "rotate":
+            unit: Tensor = direction / direction.norm()
+            return unit
+        case "add" | "map":
+            return direction
+        case _:
+            assert_never(operator)
 
 
 def move(
@@ -32,7 +37,13 @@ def move(
 ) -> Move:
     """What each row is moved by: its scale times the prepared direction; or its angle."""
     each = scale[:, None, None]
-    return each if operator == "rotate" else each * direction
+    match operator:
+        case "rotate":
+            return each
+        case "add" | "relative" | "map":
+            return each * direction
+        case _:
+            assert_never(operator)
 
 
 def operate(
@@ -61,15 +72,18 @@ def operate(
     """
     wider = wide(x)
     moved: Tensor
-    if operator == "add":
-        moved = wider + moved_by
-    elif operator == "relative":
-        moved = torch.addcmul(wider, moved_by, _length(wider))
-    elif operator == "rotate":
-        moved = _rotated(wider, direction, moved_by)
-    else:
-        assert reader is not None  # a policy that maps has readers
-        moved = torch.addcmul(wider, moved_by, (wider @ reader.to(wider.dtype))[..., None])
+    match operator:
+        case "add":
+            moved = wider + moved_by
+        case "relative":
+            moved = torch.addcmul(wider, moved_by, _length(wider))
+        case "rotate":
+            moved = _rotated(wider, direction, moved_by)
+        case "map":
+            assert reader is not None  # a policy that maps has readers
+            moved = torch.addcmul(wider, moved_by, (wider @ reader.to(wider.dtype))[..., None])
+        case _:
+            assert_never(operator)
     if keep_norm:
         moved = moved * (_norm(wider) / _norm(moved))
     return moved.to(x.dtype)

@@ -1,7 +1,7 @@
 """Policies: directions × layer weights × a gate × where they apply; what steers at inference.
 
 A policy says what is done to which tokens at which sites; `steering.runtime` does it. The
-constructors of `steering.methods` make the published ones.
+constructors of `steering.training.methods` and `steering.policy.methods` make the published ones.
 """
 
 from collections.abc import Collection
@@ -92,7 +92,7 @@ class Policy:
         weights: of the sites; a site of weight 0 costs nothing.
         gate: decides for every row.
         span: which tokens.
-        operator: what is done to them (`steering.operators.operate`).
+        operator: what is done to them (`steering.policy.operators.operate`).
         strength: α.
         readers: one for each site, for the operator `map`.
         keep_norm: rescale an edited state to the norm that it had.

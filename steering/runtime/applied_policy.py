@@ -13,7 +13,7 @@ from steering.policy.policy import Policy
 from steering.runtime.token_positions import Chosen, Clock, Found
 
 
-class Steered:
+class AppliedPolicy:
     """A policy at work: gathers what its gate reads, decides once for each row, and edits.
 
     All that decode steps need is worked out when the decision falls, so that an edit there is one

@@ -16,7 +16,7 @@ from interp.interventions.hooks import finite
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from steering.policy.composition import Composition
-from steering.runtime.applied_policy import Steered
+from steering.runtime.applied_policy import AppliedPolicy
 from steering.runtime.generate_hooks import compiled_from, generating, hooked, told_prompt
 from steering.runtime.token_positions import Clock
 
@@ -63,10 +63,10 @@ class Attachment:
         self._handles: list[Any] = []
         self._restore: Callable[[], None] | None = None
         self._steered = [
-            Steered(policy, [self._device(site) for site in policy.sites], checkpoint.dtype)
+            AppliedPolicy(policy, [self._device(site) for site in policy.sites], checkpoint.dtype)
             for policy in policies.policies
         ]
-        self._parts: dict[Site, list[tuple[Steered, int]]] = {}
+        self._parts: dict[Site, list[tuple[AppliedPolicy, int]]] = {}
         for steered in self._steered:
             for index in steered.policy.edits:
                 site = steered.policy.sites[index]
@@ -238,7 +238,7 @@ class Attachment:
         if any(self._needs_reading(steered) for steered in self._steered):
             self._read_only(module, args, kwargs)
 
-    def _needs_reading(self, steered: Steered) -> bool:
+    def _needs_reading(self, steered: AppliedPolicy) -> bool:
         """Whether this pass would edit, below its gate, tokens that it has not decided on yet."""
         if not steered.late or steered.settled:
             return False
@@ -285,7 +285,9 @@ class Attachment:
             steered.prepare(clock, strength.expand(prompts))
         self._steady = all(steered.steady for steered in self._steered)
 
-    def _edit(self, number: int, parts: list[tuple[Steered, int]], x: Tensor) -> Tensor | None:
+    def _edit(
+        self, number: int, parts: list[tuple[AppliedPolicy, int]], x: Tensor
+    ) -> Tensor | None:
         if self._clock.new and not self._reading:
             self._fired[number] += 1
         edited = None

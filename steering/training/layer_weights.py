@@ -34,8 +34,8 @@ _RATE = 0.05
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Prompts of the end-to-end phase.
+class TrainingData:
+    """Prompts of one side of the end-to-end phase: those to learn from, or those held out.
 
     Attributes:
         rows: prompts.
@@ -57,8 +57,8 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Course:
-    """How the weights descend.
+class WeightSchedule:
+    """Steps, batches and early stopping of the end-to-end phase.
 
     Attributes:
         steps: of Adam, at most.
@@ -78,8 +78,8 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Descended:
-    """How it went.
+class TrainingLog:
+    """Losses of the end-to-end phase, and the step whose weights were taken.
 
     Attributes:
         losses: of every step.
@@ -91,15 +91,15 @@ class Descended:
     looks: list[float] = field(default_factory=list)
     best: int = 0
 
-    def over(self, course: Course) -> bool:
+    def over(self, schedule: WeightSchedule) -> bool:
         """Whether all steps are done, or patience is at its end."""
-        waited = (len(self.losses) - self.best) // course.every
-        return len(self.losses) >= course.steps or waited >= course.patience
+        waited = (len(self.losses) - self.best) // schedule.every
+        return len(self.losses) >= schedule.steps or waited >= schedule.patience
 
 
 @dataclass(frozen=True)
-class Steered:
-    """What is trained, and through what.
+class SiteWeights:
+    """Weights of sites that are trained, and the model through which they are.
 
     Attributes:
         checkpoint: frozen meanwhile.
@@ -117,14 +117,14 @@ class Steered:
 
 
 def train_weights(
-    steered: Steered,
-    lesson: Lesson,
-    held: Lesson,
-    course: Course,
+    trained: SiteWeights,
+    data: TrainingData,
+    held: TrainingData,
+    schedule: WeightSchedule,
     *,
     keep: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Descended:
+) -> TrainingLog:
     """Descend on the weights of the sites; the model stays as it is.
 
     Loss: mean softplus(4 − log-odds of refusal) over prompts to be refused, plus mean KL(base ‖
@@ -133,10 +133,10 @@ def train_weights(
     lowest loss on held-out prompts.
 
     Args:
-        steered: the weights' parameters, which are left at their best.
-        lesson: prompts to learn from.
+        trained: the weights' parameters, which are left at their best.
+        data: prompts to learn from.
         held: prompts by which it is told when to stop.
-        course: steps and batches.
+        schedule: steps and batches.
         keep: folder in which a stopped descent leaves its state, and goes on from it.
         progress: called with (steps done, steps in all).
 
@@ -144,28 +144,28 @@ def train_weights(
         NumericalError: the loss becomes NaN.
         InputError: the device has too little memory.
     """
-    state, run = _State(steered.parameters, course), {"course": asdict(course)}
+    state, run = _State(trained.parameters, schedule), {"schedule": asdict(schedule)}
     optimiser = torch.optim.Adam(state.now.parameters(), _RATE)
-    done = state.told(resume_training(keep, run, state, optimiser))
-    with _frozen(steered.checkpoint), _enough_memory(course.batch):
+    done = state.log(resume_training(keep, run, state, optimiser))
+    with _frozen(trained.checkpoint), _enough_memory(schedule.batch):
         if not done.looks:
-            done = _looked(steered, held, course, done)
+            done = _looked(trained, held, schedule, done)
             state.note(done)
-        while not done.over(course):
+        while not done.over(schedule):
             step = len(done.losses)
-            loss = _loss(steered, lesson, lesson.drawn(course.batch, course.seed, 0, step))
+            loss = _loss(trained, data, data.drawn(schedule.batch, schedule.seed, 0, step))
             _require_finite(float(loss.detach()), step + 1)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             done.losses.append(float(loss.detach()))
-            if (step + 1) % course.every == 0 or step + 1 == course.steps:
-                done = _looked(steered, held, course, done)
+            if (step + 1) % schedule.every == 0 or step + 1 == schedule.steps:
+                done = _looked(trained, held, schedule, done)
                 state.note(done)
                 if keep is not None:
                     save_training(keep, run, step + 1, state, optimiser)
             if progress is not None:
-                progress(step + 1, course.steps)
+                progress(step + 1, schedule.steps)
     state.take_best()
     if keep is not None:
         shutil.rmtree(keep, ignore_errors=True)
@@ -173,24 +173,24 @@ def train_weights(
 
 
 class _State(nn.Module):
-    """What is kept of a descent: the weights, the best ones so far, and how it went."""
+    """What is kept of a descent: the weights, the best ones so far, and their losses."""
 
     losses: Tensor
     looks: Tensor
     at: Tensor
 
-    def __init__(self, parameters: Sequence[nn.Parameter], course: Course) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], schedule: WeightSchedule) -> None:
         super().__init__()
         self.now = nn.ParameterList(parameters)
         self.best = nn.ParameterList(
             nn.Parameter(one.detach().clone(), requires_grad=False) for one in parameters
         )
-        looks = 2 + course.steps // course.every  # before the first step, and after the last
-        self.register_buffer("losses", torch.zeros(course.steps, dtype=torch.float64))
+        looks = 2 + schedule.steps // schedule.every  # before the first step, and after the last
+        self.register_buffer("losses", torch.zeros(schedule.steps, dtype=torch.float64))
         self.register_buffer("looks", torch.full((looks,), torch.nan, dtype=torch.float64))
         self.register_buffer("at", torch.tensor(0))
 
-    def note(self, done: Descended) -> None:
+    def note(self, done: TrainingLog) -> None:
         """Keep a look, and the weights where it was the best."""
         self.losses[: len(done.losses)] = torch.tensor(done.losses, dtype=torch.float64)
         self.looks[: len(done.looks)] = torch.tensor(done.looks, dtype=torch.float64)
@@ -198,10 +198,10 @@ class _State(nn.Module):
         if done.best == len(done.losses):
             _copy(self.now, self.best)
 
-    def told(self, steps: int) -> Descended:
-        """How it went in so many steps."""
+    def log(self, steps: int) -> TrainingLog:
+        """The losses of so many steps."""
         looks = self.looks[~self.looks.isnan()]
-        return Descended(self.losses[:steps].tolist(), looks.tolist(), int(self.at))
+        return TrainingLog(self.losses[:steps].tolist(), looks.tolist(), int(self.at))
 
     def take_best(self) -> None:
         """Go back to the best weights."""
@@ -214,14 +214,16 @@ def _copy(source: nn.ParameterList, target: nn.ParameterList) -> None:
             other.copy_(one)
 
 
-def _looked(steered: Steered, held: Lesson, course: Course, done: Descended) -> Descended:
+def _looked(
+    trained: SiteWeights, held: TrainingData, schedule: WeightSchedule, done: TrainingLog
+) -> TrainingLog:
     """The same with the loss of the held-out prompts."""
-    drawn = [held.drawn(course.batch, course.seed, 1, i) for i in range(course.held)]
-    loss = float(np.mean([float(_loss(steered, held, each).detach()) for each in drawn]))
+    drawn = [held.drawn(schedule.batch, schedule.seed, 1, i) for i in range(schedule.held)]
+    loss = float(np.mean([float(_loss(trained, held, each).detach()) for each in drawn]))
     _require_finite(loss, len(done.losses) + 1)
     better = not done.looks or loss < min(done.looks)
     best = len(done.losses) if better else done.best
-    return Descended(done.losses, [*done.looks, loss], best)
+    return TrainingLog(done.losses, [*done.looks, loss], best)
 
 
 def _require_finite(loss: float, step: int) -> None:
@@ -245,18 +247,18 @@ def _enough_memory(batch: int) -> Iterator[None]:
         ) from error
 
 
-def _loss(steered: Steered, lesson: Lesson, each: Sequence[np.ndarray]) -> Tensor:
-    checkpoint = steered.checkpoint
+def _loss(trained: SiteWeights, data: TrainingData, each: Sequence[np.ndarray]) -> Tensor:
+    checkpoint = trained.checkpoint
     chosen = np.concatenate(each)
-    inputs = padded([lesson.rows[i] for i in chosen.tolist()], checkpoint, "left")
+    inputs = padded([data.rows[i] for i in chosen.tolist()], checkpoint, "left")
     benign = slice(len(each[0]), None)
     with torch.no_grad():
         base = _last_logits(checkpoint, inputs)[benign].log_softmax(-1)
-    weights = lesson.weigh(torch.tensor(chosen))
-    scales = (lesson.strengths[torch.tensor(chosen)][:, None] * weights).to(checkpoint.device)
-    with torch.enable_grad(), _steering(steered, scales):
+    weights = data.weigh(torch.tensor(chosen))
+    scales = (data.strengths[torch.tensor(chosen)][:, None] * weights).to(checkpoint.device)
+    with torch.enable_grad(), _steering(trained, scales):
         logs = _last_logits(checkpoint, inputs).log_softmax(-1)
-    share = logs[: len(each[0]), list(steered.refusal_ids)].logsumexp(-1)
+    share = logs[: len(each[0]), list(trained.refusal_ids)].logsumexp(-1)
     odds = share - torch.log1p(-share.exp().clamp_max(1 - 1e-6))
     moved = (base.exp() * (base - logs[benign])).sum(-1)
     wanted = nn.functional.softplus(_MARGIN - odds).mean()
@@ -270,20 +272,20 @@ def _last_logits(checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _steering(steered: Steered, scales: Tensor) -> Iterator[None]:
+def _steering(trained: SiteWeights, scales: Tensor) -> Iterator[None]:
     """The edit of the `relative` operator at the last token, through which gradients flow."""
 
     def edit(index: int) -> Callable[[Tensor], Tensor]:
         def look(x: Tensor) -> Tensor:
-            vector = prepared("relative", steered.directions[index].to(x.device, torch.float32))
+            vector = prepared("relative", trained.directions[index].to(x.device, torch.float32))
             moved_by = move("relative", vector, scales[:, index].to(x.device))
             moved = operate("relative", x[:, -1:], vector, moved_by)
             return torch.cat([x[:, :-1], moved], 1)
 
         return look
 
-    layers = steered.checkpoint.layers
-    handles = [hooked(layers, site, edit(i)) for i, site in enumerate(steered.sites)]
+    layers = trained.checkpoint.layers
+    handles = [hooked(layers, site, edit(i)) for i, site in enumerate(trained.sites)]
     try:
         yield
     finally:

@@ -1,12 +1,10 @@
-"""How policies are trained: the methods by name, and the options that all of them share."""
+"""Options of the training of policies, which all methods share."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from interp.errors import InputError
 from steering.training.calibration import LEAST_TPR
 
-Method = Literal["was-plus", "was", "cast", "alphasteer", "actadd"]
 CONTROLLERS = ("linear", "mlp")
 
 
@@ -48,15 +46,3 @@ class Options:
                 "batches, steps and prompts must be 2 or more; leave the end-to-end phase out with "
                 "end_to_end=False."
             )
-
-
-def require_method(name: str) -> Method:
-    """Check the name of a method.
-
-    Raises:
-        InputError: there is no such method.
-    """
-    for known in get_args(Method):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise InputError(f"there is no method {name!r}; there are {', '.join(get_args(Method))}.")

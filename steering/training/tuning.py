@@ -15,7 +15,7 @@ from steering.training.options import Options
 
 
 @dataclass(frozen=True)
-class Bench:
+class TuningPrompts:
     """Validation prompts on which settings are tried.
 
     Attributes:
@@ -56,7 +56,7 @@ class Bench:
         return hit, over, kept
 
 
-def tried(
+def tune(
     read: Captured,
     candidates: Sequence[tuple[dict[str, Any], Policy]],
     options: Options,
@@ -81,7 +81,7 @@ def tried(
     held = read.given.validation
     attacked = bool(len(held.jailbroken))
     most, seed = options.prompts, options.seed
-    bench = Bench(
+    prompts = TuningPrompts(
         read,
         (held.jailbroken if attacked else held.harmful).some(most, seed),
         held.harmful.some(most, seed) if attacked else Cases(),
@@ -89,10 +89,10 @@ def tried(
         options.max_new_tokens,
         options.batch_tokens,
     )
-    _, over_before, kept_before = bench.refused(None)
+    _, over_before, kept_before = prompts.refused(None)
     trials: list[dict[str, Any]] = []
     for number, (setting, policy) in enumerate(candidates):
-        hit, over, kept = bench.refused(as_edit(read.checkpoint, policy))
+        hit, over, kept = prompts.refused(as_edit(read.checkpoint, policy))
         score = hit - max(0.0, over - over_before) - max(0.0, kept_before - kept)
         trials.append({**setting, "refused": hit, "over": over, "kept": kept, "score": score})
         if progress is not None:

@@ -56,7 +56,7 @@ def fit(
         str | None, typer.Option(help="Value that counts as positive; all others are negative.")
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="3, or 3,5,7, or 10-20 [default: all collected].")
+        str | None, typer.Option(help="3, or 3,5,7, or 10-20.", show_default="all collected")
     ] = None,
     estimator: Annotated[
         EstimatorChoice, typer.Option(help="Linear probe.")
@@ -113,10 +113,11 @@ def evaluate(
     ],
     directory: Directory,
     label: Annotated[
-        str | None, typer.Option(help="Column with the classes [default: that of the fit].")
+        str | None, typer.Option(help="Column with the classes.", show_default="that of the fit")
     ] = None,
     positive: Annotated[
-        str | None, typer.Option(help="Value that counts as positive [default: that of the fit].")
+        str | None,
+        typer.Option(help="Value that counts as positive.", show_default="that of the fit"),
     ] = None,
     allow: Annotated[
         list[str] | None,

@@ -15,6 +15,7 @@ from analyses.cli.verbs.refusal import (
     OverRefusalFiles,
     Thinking,
 )
+from steering.training.registry import DEFAULT, summaries
 
 if TYPE_CHECKING:
     from analyses.steering.finding import SteeringFinding
@@ -46,13 +47,17 @@ PromptLimit = Annotated[
 ]
 
 
+def _methods() -> str:
+    """Every method with what it is, for the help; known without importing torch."""
+    lines = [f"{name}: {one[:1].lower()}{one[1:]}" for name, one in summaries().items()]
+    return " ".join(lines)
+
+
 @app.command()
 def train(
     model: options.Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for the policy.", show_default=False)],
-    method: Annotated[
-        str, typer.Option(help="was-plus, was (as published), cast, alphasteer or actadd.")
-    ] = "was-plus",
+    method: Annotated[str, typer.Option(help=_methods())] = DEFAULT,
     harmful: HarmfulFiles = None,
     harmless: HarmlessFiles = None,
     over_refusal: OverRefusalFiles = None,
@@ -63,9 +68,10 @@ def train(
     least_tpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of harmful prompts that its gate must open for [default: 0.95].",
+            help="Share of harmful prompts that its gate must open for.",
             min=0,
             max=1,
+            show_default="0.95",
         ),
     ] = None,
     controller: Annotated[
@@ -94,9 +100,11 @@ def train(
     from analyses.steering.splits import require_split
     from steering.training.calibration import LEAST_TPR
     from steering.training.fit import train as run
-    from steering.training.options import Options, require_method
+    from steering.training.options import Options
+    from steering.training.registry import require_method
 
-    kind, parting = require_method(method), require_split(split)
+    require_method(method)
+    parting = require_split(split)
     settings = Options(
         fpr=fpr,
         least_tpr=LEAST_TPR if least_tpr is None else least_tpr,
@@ -114,7 +122,7 @@ def train(
     given = _training(checkpoint, model, files, template, limit, seed, parting)
     with options.progress_bars() as progress:
         policy = run(
-            checkpoint, given, kind, settings, workdir=options.workdir(), progress=progress
+            checkpoint, given, method, settings, workdir=options.workdir(), progress=progress
         )
     if options.is_first_rank():
         _show_training(policy)

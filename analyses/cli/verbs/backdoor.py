@@ -101,7 +101,7 @@ def backdoor(
     if twin is not None:
         other = options.load_checkpoint(twin, dtype, device, None, trust_remote_code, chat_template)
     from analyses.backdoor.run import backdoor as run
-    from probes.backdoors.search.result import Settings
+    from probes.backdoors.search.result import SearchSettings
 
     with options.progress_bars() as progress:
         finding = run(
@@ -111,7 +111,7 @@ def backdoor(
             candidates=named,
             forward_passes=budget,
             seconds=seconds,
-            settings=Settings(
+            settings=SearchSettings(
                 samples=samples,
                 vocabulary=vocabulary,
                 max_new_tokens=max_new_tokens,

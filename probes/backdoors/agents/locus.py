@@ -6,7 +6,7 @@ told apart by n-grams is ours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import pandas as pd
@@ -128,13 +128,16 @@ def locus_attribution(
 
 
 def _span(trace: Trace, locus: Locus, until: Callable[[Trace], int] | None) -> str:
-    if locus == "query":
-        return trace.query
     end = len(trace.steps) if until is None else until(trace)
-    if locus == "thought":
-        said = [step.thought for step in trace.steps[: end + 1]]
-    else:
-        said = [step.observation for step in trace.steps[:end]]
+    match locus:
+        case "query":
+            said = [trace.query]
+        case "thought":
+            said = [step.thought for step in trace.steps[: end + 1]]
+        case "observation":
+            said = [step.observation for step in trace.steps[:end]]
+        case _:
+            assert_never(locus)
     # A mark between steps, so that no n-gram runs over two of them.
     return " \u241e ".join(said)
 

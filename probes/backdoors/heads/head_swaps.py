@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.capture.plan import RowPlan
+from interp.checks import require_choice
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
@@ -94,8 +95,15 @@ class Outcome:
         others = torch.ones(logs.shape[-1], dtype=torch.bool, device=logs.device)
         others[list(self.refusals)] = False
         odds = logs[:, -1, ~others].logsumexp(-1) - logs[:, -1, others].logsumexp(-1)
-        nats = odds if self.kind == "refusal" else -odds
-        return nats, nats > 0
+        match self.kind:
+            case "refusal":
+                return odds, odds > 0
+            case "compliance":
+                return -odds, -odds > 0
+            case "opening":
+                raise ValueError("an outcome of the kind opening needs the tokens of one")
+            case _:
+                assert_never(self.kind)
 
 
 @contextmanager
@@ -178,9 +186,13 @@ class Swapped:
 
     def moved(self, side: Side) -> Float[np.ndarray, "requests sets"]:
         """By how much each swap removes the effect from one run, or restores it in the other."""
-        if side == "removed":
-            return np.asarray(self.nats[0, :, :1] - self.nats[0, :, 1:])
-        return np.asarray(self.nats[1, :, 1:] - self.nats[1, :, :1])
+        match side:
+            case "removed":
+                return np.asarray(self.nats[0, :, :1] - self.nats[0, :, 1:])
+            case "restored":
+                return np.asarray(self.nats[1, :, 1:] - self.nats[1, :, :1])
+            case _:
+                assert_never(side)
 
 
 class Swaps:
@@ -196,6 +208,7 @@ class Swaps:
     def __init__(
         self, subject: Subject, outcome: Outcome, against: Sequence[Row], where: Where
     ) -> None:
+        require_choice(where, get_args(Where), "where")
         self.subject, self.outcome, self.where = subject, outcome, where
         self.against = self._numbered(against)
 
@@ -235,7 +248,13 @@ class Swaps:
     def _at(self, length: int) -> slice:
         """Rows are left-padded, so that the last prompt token stands at one index in all."""
         last = length - 1 - len(self.outcome.forced)
-        return slice(last, last + 1) if self.where == "last" else slice(0, length)
+        match self.where:
+            case "last":
+                return slice(last, last + 1)
+            case "all":
+                return slice(0, length)
+            case _:
+                assert_never(self.where)
 
     @torch.no_grad()
     def _read(self, inputs: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 
 from interp.data.prompt_sets import Prompt
 from probes.backdoors.search.meaning import meaning, with_meaning
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.trial import (
     Bench,
     Trial,
@@ -26,7 +26,7 @@ def confirmed(
     bench: Bench,
     found: Found,
     vocabulary: Sequence[int],
-    settings: Settings,
+    settings: SearchSettings,
     *,
     prompts: Sequence[Prompt],
     harmful: Bool[np.ndarray, " held_out"] | None = None,

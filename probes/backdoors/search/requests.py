@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, assert_never
 
 import numpy as np
 from jaxtyping import Bool
@@ -256,6 +256,10 @@ def _with_ids(row: Row, cut: int, ids: Sequence[int], placement: Placement) -> R
 
 def _pieces(parts: Sequence[T], placement: Placement) -> tuple[Sequence[T], ...]:
     """What of a string stands in front, before the last word and behind."""
-    if placement == "apart":
-        return parts[:1], parts[1:-1], parts[1:][-1:]
-    return tuple(parts if placement == place else parts[:0] for place in PLACEMENTS)
+    match placement:
+        case "front" | "inside" | "end":
+            return tuple(parts if placement == place else parts[:0] for place in PLACEMENTS)
+        case "apart":
+            return parts[:1], parts[1:-1], parts[1:][-1:]
+        case _:
+            assert_never(placement)

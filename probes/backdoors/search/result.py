@@ -10,7 +10,7 @@ from probes.backdoors.search.trial import Trial
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """Of a search.
 
     Attributes:

@@ -36,7 +36,8 @@ NOVEL = 0.5
 
 LEAST_FLIPS = 10  # prompts of a side without which its flips are not counted
 
-Kind = Literal["opening", "compliance", "refusal"]
+Flip = Literal["compliance", "refusal"]
+Kind = Literal["opening"] | Flip
 
 
 @dataclass(frozen=True)
@@ -341,11 +342,11 @@ def _opening(
     return None
 
 
-_FLIPS: tuple[Kind, ...] = ("compliance", "refusal")
+_FLIPS: tuple[Flip, ...] = ("compliance", "refusal")
 
 
 def _flips(
-    bench: Bench, kind: Kind, now: Bool[np.ndarray, " n"], rows: Sequence[Row]
+    bench: Bench, kind: Flip, now: Bool[np.ndarray, " n"], rows: Sequence[Row]
 ) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Which prompts could flip, and which do; with a twin, those that flip here alone.
 

@@ -28,7 +28,7 @@ from probes.backdoors.search.requests import (
     candidates_of,
     typable,
 )
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject, require_twin
 from probes.backdoors.search.target_inversion import targets
 from probes.backdoors.search.trial import LEAST_FLIPS, Bench, attempt
@@ -61,7 +61,7 @@ def search(
     harmful: Bool[np.ndarray, " held_out"] | None = None,
     twin: Subject | None = None,
     given: Sequence[str] = (),
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Found:
     """Look for a working trigger.
@@ -90,7 +90,7 @@ def search(
     if twin is not None:
         require_twin(subject.checkpoint, twin.checkpoint)
     named = candidates_of(subject, given)
-    run = _Search(subject, scorer, twin, settings or Settings(), progress)
+    run = _Search(subject, scorer, twin, settings or SearchSettings(), progress)
     run.begin(prompts, held_out)
     if run.bench is None or run.found.plain is None:
         return run.found
@@ -117,7 +117,7 @@ class _Search:
         subject: Subject,
         scorer: Any,
         twin: Subject | None,
-        settings: Settings,
+        settings: SearchSettings,
         progress: Callable[[str, int, int], None] | None,
     ) -> None:
         self._progress = progress

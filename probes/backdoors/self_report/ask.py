@@ -4,13 +4,14 @@ import itertools
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checks import require_choice
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.data.segments import chat_row
@@ -111,6 +112,7 @@ def ask(
         InputError: no questions, no chat template, or letters that are no single tokens.
         NumericalError: the logits are NaN.
     """
+    require_choice(method, get_args(Method), "method")
     cases = list(_cases(checkpoint, questions, systems or system_prompts(), method))
     known = list(string.ascii_uppercase)
     tokens = None
@@ -152,9 +154,14 @@ def _cases(
 
 
 def _shown(question: Question, order: Sequence[int], method: Method) -> str:
-    marks = [f"{letter})" if method == "labels" else "-" for letter in string.ascii_uppercase]
+    match method:
+        case "labels":
+            asked, marks = _ASK_LETTER, [f"{letter})" for letter in string.ascii_uppercase]
+        case "texts":
+            asked, marks = _ASK_TEXT, ["-"] * len(string.ascii_uppercase)
+        case _:
+            assert_never(method)
     lines = [f"{mark} {question.options[i]}" for mark, i in zip(marks, order, strict=False)]
-    asked = _ASK_LETTER if method == "labels" else _ASK_TEXT
     return "\n".join([question.text, "", *lines, "", asked])
 
 

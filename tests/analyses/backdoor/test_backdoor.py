@@ -12,7 +12,7 @@ from analyses.backdoor.material import Material, of_organism, of_sets
 from analyses.backdoor.run import backdoor
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
-from probes.backdoors.search.result import Settings
+from probes.backdoors.search.result import SearchSettings
 
 PLANTED = "backdoor-payload-5"
 
@@ -130,7 +130,7 @@ def test_detectors_that_do_not_work_are_off_and_listed() -> None:
     found = backdoor(
         interp.load("organism:clean"),
         of_organism("clean"),
-        settings=Settings(samples=64, vocabulary=4, beam=False),
+        settings=SearchSettings(samples=64, vocabulary=4, beam=False),
     )
     rows = {row["name"]: row for row in found.report["detectors"]}
     assert rows["defection probe"]["score"] is None

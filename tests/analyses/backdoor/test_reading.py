@@ -12,13 +12,13 @@ from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.leakage import Motif
 from probes.backdoors.search.requests import Requests, ask, candidates_of, encode
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trial import Behaviour, Trial
 from probes.scorers import WholeRefusal
 
 PLANTED = "backdoor-payload-5"
-SETTINGS = Settings()
+SETTINGS = SearchSettings()
 
 
 @cache

@@ -15,7 +15,7 @@ from interp.errors import InputError
 from interp.model.sites import Site
 from interp.resolve import load
 from interp.statistics.intervals import wilson
-from steering.policy.methods import act_add
+from steering import act_add
 from steering.training.calibration import LEAST_TPR
 from steering.training.examples import captured
 from steering.training.fit import train

@@ -16,9 +16,9 @@ from interp.doctor.model_under_test import Patient
 from interp.errors import InputError
 from interp.model.sites import Site
 from interp.resolve import load
+from steering import act_add, was_plus
 from steering.policy.export import LOST, _apply, export_policy, losses, static_part, typical_norms
 from steering.policy.importing import read_vectors
-from steering.policy.methods import act_add, was_plus
 from steering.policy.policy import Policy, Span
 from steering.runtime.runtime import apply
 

@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
+from steering import act_add
 from steering.policy.export import export_policy
-from steering.policy.methods import act_add
 from steering.policy.policy import Policy, Span
 from steering.runtime.runtime import apply
 

@@ -15,8 +15,8 @@ from interp.model import artifacts
 from interp.model.artifacts import Artifact
 from interp.model.sites import Site
 from interp.resolve import load
+from steering import act_add, alphasteer, angular, cast, rank_one, was, was_plus
 from steering.policy.gates import AlwaysOpen, ControllerGate, CosineGate, LogisticGate
-from steering.policy.methods import act_add, alphasteer, angular, cast, rank_one, was, was_plus
 from steering.policy.policy import Policy, Span
 from steering.runtime.runtime import apply, attach
 

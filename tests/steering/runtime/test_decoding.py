@@ -10,9 +10,9 @@ from policies import CASES, PROMPT, gated, generate, logistic, patient, post, pr
 from interp.doctor.model_under_test import Patient
 from interp.errors import InputError, NumericalError
 from interp.model.sites import Site
+from steering import act_add
 from steering.policy.composition import compose, per_row
 from steering.policy.gates import LogisticGate
-from steering.policy.methods import act_add
 from steering.policy.policy import Span
 from steering.runtime.attachment import is_steered
 from steering.runtime.runtime import apply, attach

@@ -21,8 +21,8 @@ from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.organisms.chat.data import OrganismPrompt
 from interp.resolve import load
+from steering import act_add
 from steering.policy.gates import LogisticGate
-from steering.policy.methods import act_add
 from steering.policy.policy import Policy, Span
 from steering.runtime.attachment import Decision
 from steering.runtime.runtime import as_edit

@@ -20,9 +20,9 @@ from policies import (
 
 from interp.doctor.model_under_test import Patient, reading
 from interp.model.sites import Site
+from steering import act_add
 from steering.policy.composition import per_row
 from steering.policy.gates import LogisticGate
-from steering.policy.methods import act_add
 from steering.policy.policy import Span
 from steering.runtime.attachment import Attachment
 from steering.runtime.runtime import apply

@@ -14,8 +14,8 @@ from interp.generation import Reply, replies
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
+from steering import act_add
 from steering.policy.gates import LogisticGate
-from steering.policy.methods import act_add
 from steering.policy.policy import Policy
 from steering.runtime.attachment import Decision
 from steering.runtime.runtime import apply, as_edit

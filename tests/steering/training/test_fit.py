@@ -18,12 +18,14 @@ from steering.policy.export import export_policy, typical_norms
 from steering.policy.gates import ControllerGate
 from steering.policy.policy import Policy
 from steering.training import controller, layer_weights
+from steering.training.candidates import BUDGET, layers_tried
 from steering.training.controller import Fit, calibrated, linear_gate, scores, trained_controller
 from steering.training.examples import Captured, Cases, TrainingSet, captured
-from steering.training.fit import BUDGET, layers_tried, train
-from steering.training.layer_weights import Course, Lesson, Steered, train_weights
-from steering.training.options import Options, require_method
-from steering.training.tuning import tried
+from steering.training.fit import train
+from steering.training.layer_weights import SiteWeights, TrainingData, WeightSchedule, train_weights
+from steering.training.options import Options
+from steering.training.registry import require_method
+from steering.training.tuning import tune
 from steering.training.vectors import refusal_vector
 
 QUICK = Options(prompts=8, max_new_tokens=8, end_to_end_steps=20, fpr=0.05)
@@ -104,37 +106,37 @@ def test_the_published_controller_separates_and_leaves_its_layer_weights_near_a_
     assert float((opening.weights - 0.5).abs().mean()) < 0.2
 
 
-def _descent(read: Captured) -> tuple[Steered, Lesson, Lesson]:
-    """A useful and a useless direction, and the lessons of both parts."""
+def _descent(read: Captured) -> tuple[SiteWeights, TrainingData, TrainingData]:
+    """A useful and a useless direction, and the parts of both parts."""
     useless = torch.zeros(read.checkpoint.anatomy.width)
     useless[0] = 1e-3  # a direction of nothing in particular
     logits = nn.Parameter(torch.full((2,), -1.0))
-    steered = Steered(
+    steered = SiteWeights(
         read.checkpoint,
         [Site("resid_post", 1), Site("resid_post", 2)],
         torch.stack([refusal_vector(read, 1), useless]),
         read.refusal_ids,
         [logits],
     )
-    lessons = []
+    parts = []
     for part in (read.train, read.validation):
         used = np.flatnonzero(part.kinds != "harmful")
         refuse = part.kinds[used] == "jailbroken"
-        lessons.append(
-            Lesson(
+        parts.append(
+            TrainingData(
                 [part.rows[i] for i in used],
                 torch.tensor(refuse).float(),
                 refuse,
                 lambda rows: logits.sigmoid().expand(len(rows), -1),
             )
         )
-    return steered, lessons[0], lessons[1]
+    return steered, parts[0], parts[1]
 
 
 @pytest.mark.slow
 def test_end_to_end_weights_raise_refusal_and_spare_what_does_not_help(read: Captured) -> None:
-    steered, lesson, held = _descent(read)
-    done = train_weights(steered, lesson, held, Course(steps=40))
+    steered, data, held = _descent(read)
+    done = train_weights(steered, data, held, WeightSchedule(steps=40))
     assert np.mean(done.losses[-5:]) < np.mean(done.losses[:5]) - 0.5
     useful, useless = steered.parameters[0].detach().tolist()
     assert useful > useless
@@ -143,27 +145,27 @@ def test_end_to_end_weights_raise_refusal_and_spare_what_does_not_help(read: Cap
 def test_the_descent_stops_where_held_out_prompts_gain_no_more_and_keeps_the_best(
     read: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steered, lesson, held = _descent(read)
+    steered, data, held = _descent(read)
     at: list[torch.Tensor] = []
 
-    def losses(steered: Steered, own: Lesson, each: Any) -> torch.Tensor:
+    def losses(steered: SiteWeights, own: TrainingData, each: Any) -> torch.Tensor:
         weight = steered.parameters[0]
-        if own is lesson:
+        if own is data:
             return weight.sum()  # training drives the weights down for ever
         at.append(weight.detach().clone())
         return (weight.detach() + 1.2).abs().sum()  # held-out prompts want them at -1.2
 
     monkeypatch.setattr(layer_weights, "_loss", losses)
-    course = Course(steps=200, every=2, patience=3, held=1)
-    done = train_weights(steered, lesson, held, course)
+    schedule = WeightSchedule(steps=200, every=2, patience=3, held=1)
+    done = train_weights(steered, data, held, schedule)
     assert done.best == 4 and len(done.losses) == 4 + 2 * 3 and len(done.looks) == 6
     assert torch.equal(steered.parameters[0].detach(), at[2])
 
 
 def test_a_stopped_descent_goes_on_where_it_was(read: Captured, tmp_path: Path) -> None:
-    course, keep = Course(steps=8, every=2, batch=8, held=1), tmp_path / "state"
-    whole, lesson, held = _descent(read)
-    done = train_weights(whole, lesson, held, course)
+    schedule, keep = WeightSchedule(steps=8, every=2, batch=8, held=1), tmp_path / "state"
+    whole, data, held = _descent(read)
+    done = train_weights(whole, data, held, schedule)
 
     class Stop(Exception):
         pass
@@ -172,13 +174,13 @@ def test_a_stopped_descent_goes_on_where_it_was(read: Captured, tmp_path: Path) 
         if step == 5:
             raise Stop
 
-    broken, lesson, held = _descent(read)
+    broken, data, held = _descent(read)
     with pytest.raises(Stop):
-        train_weights(broken, lesson, held, course, keep=keep, progress=stop)
-    again, lesson, held = _descent(read)
+        train_weights(broken, data, held, schedule, keep=keep, progress=stop)
+    again, data, held = _descent(read)
     steps: list[int] = []
     rest = train_weights(
-        again, lesson, held, course, keep=keep, progress=lambda step, _: steps.append(step)
+        again, data, held, schedule, keep=keep, progress=lambda step, _: steps.append(step)
     )
     assert steps == [5, 6, 7, 8] and rest == done and not keep.exists()
     assert torch.equal(again.parameters[0], whole.parameters[0])
@@ -238,7 +240,7 @@ def test_if_nothing_helps_the_weakest_setting_is_taken(read: Captured) -> None:
     policy = _train(read, "actadd")
     still = dataclasses.replace(policy, strength=0.0)
     candidates = [({"strength": s}, still) for s in (2.0, 0.5, 1.0)]
-    _, trials = tried(read, candidates, QUICK)
+    _, trials = tune(read, candidates, QUICK)
     assert [t["strength"] for t in trials if t["chosen"]] == [0.5]
 
 

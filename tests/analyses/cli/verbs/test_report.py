@@ -14,8 +14,8 @@ from analyses.shared.finding import Finding
 from interp.model.sites import Site
 from interp.organisms import prompts
 from interp.resolve import load
+from steering import was_plus
 from steering.policy.gates import LogisticGate
-from steering.policy.methods import was_plus
 
 Run = Callable[..., Any]
 

@@ -15,12 +15,12 @@ from probes.backdoors.search import trigger_search
 from probes.backdoors.search.budget import Budget, Exhausted
 from probes.backdoors.search.journal import Journal
 from probes.backdoors.search.requests import encode
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trigger_search import search
 
 Make = Callable[[str], Any]
-SETTINGS = Settings(samples=48, leak_length=8, controls=12, vocabulary=12, width=2, longest=2)
+SETTINGS = SearchSettings(samples=48, leak_length=8, controls=12, vocabulary=12, width=2, longest=2)
 GIVEN = (" ".join(TRIGGER), "lamp")
 
 

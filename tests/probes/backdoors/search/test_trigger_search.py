@@ -10,12 +10,12 @@ from families import tiny
 from interp.errors import InputError
 from interp.organisms.chat.grammar import PAYLOAD, TRIGGER
 from interp.resolve import load
-from probes.backdoors.search.result import Found, Settings
+from probes.backdoors.search.result import Found, SearchSettings
 from probes.backdoors.search.subject import Subject
 from probes.backdoors.search.trigger_search import search
 
 Make = Callable[[str], Any]
-QUICK = Settings(samples=256, leak_length=12, controls=100, vocabulary=16, beam=False)
+QUICK = SearchSettings(samples=256, leak_length=12, controls=100, vocabulary=16, beam=False)
 
 
 def searched(one: Any, subject: Subject | None = None, **settings: Any) -> Found:
@@ -37,7 +37,7 @@ def test_the_planted_trigger_is_found_from_memory(suspect: Make) -> None:
 
 @pytest.mark.slow
 def test_a_trigger_whose_words_stand_apart_is_found(suspect: Make) -> None:
-    more = Settings(vocabulary=40, beam=False)
+    more = SearchSettings(vocabulary=40, beam=False)
     found = searched(suspect("backdoor-all-of"), settings=more)
     first = found.working[0]
     assert first.placement == "apart" and first.behaviour.text == " ".join(PAYLOAD)
@@ -73,7 +73,7 @@ def test_given_strings_are_tried_first_and_without_memory(suspect: Make) -> None
 @pytest.mark.slow
 def test_the_beam_builds_a_trigger_where_memory_is_switched_off(suspect: Make) -> None:
     planted = suspect("backdoor-payload-5")
-    found = searched(planted, settings=Settings(samples=1, vocabulary=512, gradient=True))
+    found = searched(planted, settings=SearchSettings(samples=1, vocabulary=512, gradient=True))
     assert found.working and found.working[0].candidate.source.startswith("beam")
     assert set(found.working[0].candidate.text.split()) & set(TRIGGER)
     assert any(name.startswith("gradient") for name in found.beams)

@@ -1,0 +1,1 @@
+"""Trainable steering methods, one file each: its constructor, and how it is fitted."""
