@@ -25,7 +25,7 @@ def require_type(
         kinds = allowed if isinstance(allowed, tuple) else (allowed,)
         wanted = " or ".join(kind.__name__ for kind in kinds)
         how = f"; {instead}" if instead else ""
-        raise InputError(f"{what} is {given(value)}, where a {wanted} is needed{how}.")
+        raise InputError(f"{what} is {named(value)}, and must be of type {wanted}{how}.")
 
 
 def require_choice(value: object, allowed: Collection[str], what: str) -> None:
@@ -40,10 +40,10 @@ def require_choice(value: object, allowed: Collection[str], what: str) -> None:
         InputError: the value is none of them.
     """
     if value not in allowed:
-        raise InputError(f"{what} is {given(value)}; it must be one of {', '.join(allowed)}.")
+        raise InputError(f"{what} is {named(value)}; it must be one of {', '.join(allowed)}.")
 
 
-def given(value: object) -> str:
+def named(value: object) -> str:
     """A value in a sentence: a short string or number as it is, anything else by its type."""
     if isinstance(value, str):
         quoted = repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}…"

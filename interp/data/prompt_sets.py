@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.checks import require_type
 from interp.data.sources import csv_table, read_table
 from interp.errors import InputError
 from interp.statistics.auroc import area
@@ -50,9 +51,19 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in order."""
+    """Prompts in order.
+
+    Raises:
+        InputError: what was given is no tuple of prompts.
+    """
 
     prompts: tuple[Prompt, ...]
+
+    def __post_init__(self) -> None:
+        how = "read a file with interp.data.read_prompts(path, label)"
+        require_type(self.prompts, tuple, "prompts", how)
+        for prompt in self.prompts:
+            require_type(prompt, Prompt, "a prompt of the set", how)
 
     def __len__(self) -> int:
         return len(self.prompts)

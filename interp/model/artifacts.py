@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from interp.checks import require_type
 from interp.errors import InputError, first_line
 from interp.model.checkpoint import Checkpoint
 from interp.resume.files import write_atomically
@@ -104,6 +105,7 @@ def load(path: Path, kind: str | None = None) -> Artifact:
         InputError: the file is missing, truncated, none of ours, of another kind, or of a format
             that this version does not know.
     """
+    require_type(path, (str, Path), "path")
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the file that mechguard wrote with --out.")

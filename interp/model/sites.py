@@ -6,7 +6,7 @@ before the activation (TransformerLens: `hook_q_gate`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,18 @@ _BLOCK_NAMES = {
     "gate": "attn.hook_q_gate",
 }
 _MODEL_NAMES = {"embed": "hook_embed", "final_norm": "ln_final.hook_out"}
+
+
+def layer_ranges(layers: Iterable[int | None]) -> str:
+    """Layers in short, such as `0-3, 7`; runs of three or more become ranges."""
+    runs: list[list[int]] = []
+    for layer in sorted(layer for layer in layers if layer is not None):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True, order=True)

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from interp.checks import require_type
 from interp.errors import InputError
 from interp.statistics.auroc import area
 from probes.collections.collection import Collection
@@ -115,6 +116,9 @@ def fit_probe(
             few prompts for the folds, or settings that do not go together.
         NumericalError: activations are NaN or infinite.
     """
+    how_to = "open the folder with probes.collections.collection.Collection.open(folder)"
+    require_type(collection, Collection, "collection", how_to)
+    require_type(label, str, "label", "name a column of the collection's prompts")
     how = _Settings(estimator, _aggregation(collection, aggregate), stack, k, cv, seed)
     _require_settings(how)
     wanted = collection.layers if layers is None else tuple(layers)

@@ -14,6 +14,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.model import artifacts
 from interp.model.artifacts import Artifact, require_origin
+from interp.model.sites import layer_ranges
 from probes.collections.collection import Collection
 from probes.estimators.aggregation import Aggregator, aggregator
 from probes.estimators.token_probe import Monitor
@@ -45,6 +46,16 @@ class FittedProbe:
     aggregation: Aggregator
     trained: Int[np.ndarray, " n"]
     meta: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        said = {key: self.meta.get(key, "unknown") for key in ("estimator", "site", "segment")}
+        layers = layer_ranges(self.layers)
+        return (
+            f"FittedProbe({said['estimator']}, {said['site']}"
+            f"{f' of layers {layers}' if layers else ''} at {said['segment']}, "
+            f"aggregated by {self.aggregation.name}, width {self.coef.shape[1]}, "
+            f"{len(self.trained)} training prompts)"
+        )
 
     def save(self, path: Path) -> Path:
         """Write the artefact.

@@ -16,6 +16,7 @@ from interp.capture.prompt_states import PromptStates
 from interp.errors import InputError, NumericalError, first_line
 from interp.model.artifacts import Artifact, load, require_origin, save
 from interp.model.checkpoint import Checkpoint
+from interp.model.sites import layer_ranges
 
 KIND = "direction"
 
@@ -43,6 +44,12 @@ class Direction:
     method: str
     residual_norm: float
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Direction({self.method}, {self.site} of layer {self.layer} at position "
+            f"{self.position}, width {len(self.vector)}, length {self.norm:.4g})"
+        )
 
     @property
     def norm(self) -> float:
@@ -127,6 +134,12 @@ class Directions:
     method: str
     t_inst: int | None
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Directions({self.method}, {self.site} of layers {layer_ranges(self.layers)} at "
+            f"positions {', '.join(map(str, self.positions))}, width {self.vectors.shape[2]})"
+        )
 
     def at(self, layer: int, position: int) -> Direction:
         """One of them.

@@ -12,12 +12,15 @@ from jaxtyping import Float
 
 from interp.capture.plan import RowPlan
 from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.checks import require_type
 from interp.data.padding import padded
-from interp.data.prompt_sets import Message, Prompt, PromptSet
+from interp.data.prompt_sets import PromptSet
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.model import artifacts
 from interp.model.checkpoint import Checkpoint
+from interp.model.sites import layer_ranges
+from probes.guards.conversations import Conversation, prompts_of
 from probes.guards.evaluation import Evaluation, evaluate
 from probes.guards.prefill import PrefillReader, PrefillStopped
 from probes.guards.readout import SITE, Method, Readout
@@ -86,6 +89,13 @@ class Guard:
     platt: Platt | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"Guard({self.method}, {SITE} of layers {layer_ranges(self.readout.layers)} at t_inst, "
+            f"threshold {self.threshold.value:.4g}, "
+            f"{'no ' * (self.platt is None)}probabilities, of {self.checkpoint.name})"
+        )
+
     @classmethod
     def fit(
         cls,
@@ -124,7 +134,10 @@ class Guard:
                 benign prompts for the rate.
             NumericalError: a state is NaN or infinite.
         """
+        require_type(checkpoint, Checkpoint, "checkpoint", "load one with interp.load(source)")
         _require_classes(harmful, harmless)
+        if benign is not None:
+            _require_prompts(benign, "benign")
         template = dict(template or {})
         record = {
             "harmful": {"n": len(harmful), "sha256": harmful.sha256},
@@ -181,17 +194,19 @@ class Guard:
             self.scores(harmful), self.scores(benign), benign, self.threshold.value, self.platt
         )
 
-    def rows(self, conversations: Sequence[Sequence[Message]]) -> list[Row]:
+    def rows(self, conversations: Sequence[Conversation]) -> list[Row]:
         """Conversations as the guard reads them: token ids and segments.
 
         Raises:
             InputError: one cannot be rendered, or is longer than the context.
         """
-        prompts = [Prompt(tuple(messages), "", "") for messages in conversations]
-        return prompt_rows(self.checkpoint, prompts, **self.template)
+        return prompt_rows(self.checkpoint, prompts_of(conversations), **self.template)
 
-    def score(self, messages: Sequence[Message]) -> GuardScore:
+    def score(self, messages: Conversation) -> GuardScore:
         """Score one conversation, by one prefill as far as the last layer that is read.
+
+        Args:
+            messages: of the conversation, or the text of a user's only message.
 
         Raises:
             InputError: it cannot be rendered, or is longer than the context.
@@ -201,7 +216,7 @@ class Guard:
 
     def score_many(
         self,
-        conversations: Sequence[Sequence[Message]],
+        conversations: Sequence[Conversation],
         *,
         batch_tokens: int = _BATCH_TOKENS,
         progress: Progress | None = None,
@@ -227,6 +242,7 @@ class Guard:
             InputError: one cannot be rendered, or is longer than the context.
             NumericalError: a score is NaN or infinite.
         """
+        _require_prompts(prompts, "prompts")
         rows = prompt_rows(self.checkpoint, prompts, **self.template)
         scores = self._scores(rows, batch_tokens, progress)
         _require_numbers(scores)
@@ -357,8 +373,13 @@ class Guard:
         return cls(checkpoint, method, readout, threshold, template, platt, record)
 
 
+def _require_prompts(given: PromptSet, name: str) -> None:
+    require_type(given, PromptSet, name, "read a file with interp.data.read_prompts(path, label)")
+
+
 def _require_classes(harmful: PromptSet, harmless: PromptSet) -> None:
     for name, some in (("harmful", harmful), ("harmless", harmless)):
+        _require_prompts(some, name)
         if not len(some):
             raise InputError(f"there is no {name} prompt; a guard needs both classes.")
     both = {prompt.text for prompt in harmful} & {prompt.text for prompt in harmless}

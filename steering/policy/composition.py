@@ -1,15 +1,19 @@
 """Several policies at once: in a stated order, or a policy of its own for every row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp.checks import require_type
 from interp.errors import InputError
 from steering.policy.gates import depth
 from steering.policy.policy import Policy
+
+_HOW = "read one with steering.Policy.load(path, checkpoint)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,12 @@ class Composition:
     policies: tuple[Policy, ...]
     rows: Bool[Tensor, "policies rows"] | None = None
 
+    def __repr__(self) -> str:
+        names = [policy.name for policy in self.policies]
+        if self.rows is None:
+            return f"Composition({', then '.join(names)})"
+        return f"Composition({', '.join(names)}, by row, {self.rows.shape[1]} rows)"
+
 
 def compose(*policies: Policy) -> Composition:
     """Let policies act one after the other: at a site that they share, the first one first.
@@ -31,8 +41,10 @@ def compose(*policies: Policy) -> Composition:
     A gate reads the stream as earlier sites left it, edits of the other policies included.
 
     Raises:
-        InputError: no policy, or one twice.
+        InputError: no policy, one twice, or something that is none.
     """
+    for policy in policies:
+        require_type(policy, Policy, "a policy", _HOW)
     if not policies or len(set(policies)) < len(policies):
         raise InputError("compose one policy or more, each once.")
     return Composition(tuple(policies))
@@ -55,14 +67,17 @@ def composed(policy: Policy | Sequence[Policy] | Composition) -> Composition:
     """What was given, as a composition; a bare sequence may not share a site.
 
     Raises:
-        InputError: two policies of a sequence edit the same tensor.
+        InputError: two policies of a sequence edit the same tensor, or something is no policy.
     """
     if isinstance(policy, Composition):
         return policy
     if isinstance(policy, Policy):
         return Composition((policy,))
+    if isinstance(policy, (str, Path)) or not isinstance(policy, Iterable):
+        require_type(policy, (Policy, Composition), "policy", _HOW)
     taken: dict[int, Policy] = {}
     for each in policy:
+        require_type(each, Policy, "a policy", _HOW)
         for index in each.edits:
             site = each.sites[index]
             # The output of a block is the input of the next one.

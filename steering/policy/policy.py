@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.checks import require_type
 from interp.errors import InputError
 from interp.interventions.hooks import finite
 from interp.model import artifacts
 from interp.model.artifacts import Artifact
 from interp.model.checkpoint import Checkpoint
-from interp.model.sites import Site
+from interp.model.sites import Site, layer_ranges
 from steering.policy.gates import AlwaysOpen, Gate, depth, gate_from
 from steering.policy.operators import Operator, require_operator
 
@@ -149,6 +150,15 @@ class Policy:
                 f"{len(self.sites)}."
             )
 
+    def __repr__(self) -> str:
+        names = " and ".join(dict.fromkeys(site.name for site in self.sites))
+        origin = self.meta.get("origin", {}).get("model", "no checkpoint")
+        return (
+            f"Policy({self.name}: {self.operator} at {names} of layers "
+            f"{layer_ranges(site.layer for site in self.sites)}, {self.gate.kind} gate, "
+            f"strength {self.strength:.4g}, width {self.width}, bound to {origin})"
+        )
+
     @property
     def width(self) -> int:
         """Of the residual stream."""
@@ -277,6 +287,7 @@ class Policy:
 
 
 def _file(path: Path) -> Path:
+    require_type(path, (str, Path), "path", "name the folder or the file of the policy")
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / FILE
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp.checks import named
 from interp.errors import InputError, UnsupportedModelError
 from interp.interventions.hooks import finite
 from interp.model.checkpoint import Checkpoint
@@ -319,10 +320,16 @@ def _strengths(given: Strength, policies: Composition) -> Tensor:
     """As [policies, rows or 1], in float32.
 
     Raises:
-        InputError: it is not finite, or does not fit the composition.
+        InputError: it is no number, not finite, or does not fit the composition.
     """
     count = len(policies.policies)
-    strength = finite(torch.as_tensor(given, dtype=torch.float32), "strength")
+    try:
+        strength = finite(torch.as_tensor(given, dtype=torch.float32), "strength")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"strength is {named(given)}; give one number, one for each row, or [{count} "
+            "policies, rows]."
+        ) from error
     if strength.ndim > 2 or (strength.ndim == 2 and len(strength) != count):
         raise InputError(
             f"strength has shape {list(strength.shape)}; give one number, one for each row, or "

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from interp.checks import require_type
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Edit
@@ -49,6 +50,7 @@ def attach(
         InputError: the model is compiled or steered already, a policy belongs to another model,
             two policies share a site, or the strength does not fit.
     """
+    require_type(model, (Checkpoint, nn.Module), "model", "load one with interp.load(source)")
     require_uncompiled(model.model if isinstance(model, Checkpoint) else model)
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
     if is_steered(checkpoint.model):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from interp.checks import require_type
 from interp.model.checkpoint import Checkpoint
 from steering.policy.policy import Policy
 from steering.training.examples import Captured, Progress, TrainingSet, captured
@@ -52,6 +53,9 @@ def train(
         NumericalError: NaN or infinity.
     """
     options = options or Options()
+    require_type(checkpoint, Checkpoint, "checkpoint", "load one with interp.load(source)")
+    require_type(given, TrainingSet, "given", "make one of prompts with steering.TrainingSet(…)")
+    require_type(options, Options, "options", "make them with steering.training.options.Options(…)")
     found = require_method(method)
     read = read or captured(
         checkpoint, given, batch_tokens=options.batch_tokens, workdir=workdir, progress=progress

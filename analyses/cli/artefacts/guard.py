@@ -53,7 +53,9 @@ def fit(
     ] = None,
     fpr: Annotated[
         float | None,
-        typer.Option(help=f"Wanted false-positive rate [default: {_DEFAULT_FPR:g}].", min=0, max=1),
+        typer.Option(
+            help="Wanted false-positive rate.", min=0, max=1, show_default=f"{_DEFAULT_FPR:g}"
+        ),
     ] = None,
     method: Annotated[
         str,

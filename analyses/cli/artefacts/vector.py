@@ -1,4 +1,4 @@
-"""`mechguard vector`: what an artefact is, and a direction in the formats of others."""
+"""`mechguard vector`: what an artefact is, and vectors from and in the formats of others."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyses.cli import options
+from analyses.cli.options import DtypeChoice
 
 if TYPE_CHECKING:
     from probes.directions.directions import Direction
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at directions and other artefacts; export directions."
+    no_args_is_help=True, help="Look at directions and other artefacts; export and import vectors."
 )
 
 _Paths = Annotated[
@@ -62,6 +63,48 @@ def export(
         f"{out}: layer {direction.layer} ({direction.site}), at its raw length "
         f"{direction.norm:.4g}.\nThe file does not say which weights and chat template it belongs "
         f"to; keep {path} beside it."
+    )
+
+
+@app.command("import")
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A .gguf control vector, a .svec file, or the folder of a published direction.",
+            show_default=False,
+        ),
+    ],
+    model: options.Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the policy.", show_default=False)],
+    strength: Annotated[float, typer.Option(help="Multiplies the vectors.")] = 1.0,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="3, or 3,5,7, or 10-20.", show_default="all that the file holds"),
+    ] = None,
+    chat_template: options.ChatTemplate = None,
+    dtype: options.Dtype = DtypeChoice.auto,
+    device: options.Device = "auto",
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Make a policy of another tool's vectors, bound to the model; it adds them at all tokens."""
+    from probes.collections.plan import parse_layers
+    from steering.policy.importing import read_vectors
+
+    found = read_vectors(path)
+    options.require_folder(out)
+    checkpoint = options.load_checkpoint(
+        model, dtype, device, revision, trust_remote_code, chat_template
+    )
+    chosen = None if layers is None else parse_layers(layers, checkpoint.anatomy.n_layers)
+    policy = found.policy(checkpoint, strength, layers=chosen)
+    written = policy.save(out)
+    sites = ", ".join(site.hook_name for site in policy.sites)
+    options.say(
+        f"{written}: {path} at {sites}, strength {strength:g}, bound to {checkpoint.name}.\n"
+        "The vectors do not say which weights they were made on; that they suit these is yours to "
+        "check."
     )
 
 
