@@ -1,12 +1,12 @@
 """What every test shares: few threads, fixed seeds, no network, and the reference material."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -52,3 +52,11 @@ def reference() -> Callable[[str], Path]:
         return home / relative
 
     return find
+
+
+@pytest.fixture
+def as_users_call() -> Iterator[None]:
+    """Without the checks of types that tests add to every call, so that our own refuse."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

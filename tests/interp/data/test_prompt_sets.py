@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -207,3 +208,10 @@ def test_published_sets_load(reference: Callable[[str], Path], file: str, count:
     read = read_prompts(path, "harmful", relabel={"safe": "alarming", "unsafe": "harmful"})
     assert 0.97 * count <= len(read) <= count
     assert "harmful" in read.labels and ("alarming" in read.labels) == ("xstest" in file)
+
+
+def test_a_path_is_no_set_of_prompts() -> None:
+    wrong: Any
+    for wrong in ("mine.csv", ["a", "b"], ("a", "b")):
+        with pytest.raises(InputError, match=r"must be of type .*interp\.data\.read_prompts\(path"):
+            PromptSet(wrong)

@@ -14,7 +14,7 @@ import interp
 from interp import Checkpoint, InputError, Site
 from interp.attention.statistics import AttentionCall, Tap, observe
 from interp.model.anatomy import GateLayout, LayerAnatomy
-from interp.model.sites import _packed, site_hook
+from interp.model.sites import _packed, layer_ranges, site_hook
 
 HANDED_OVER: dict[str, Callable[[AttentionCall], Tensor]] = {
     "q": lambda call: call.query,
@@ -323,3 +323,8 @@ def test_explain_in_words() -> None:
         "interface of model.layers.1, [batch, position, head, head_dim]"
     )
     assert "the gate's rows, before its activation" in Site("gate", 1).explain(checkpoint)
+
+
+def test_layers_in_short() -> None:
+    assert layer_ranges((7, 0, 1, 2, 3)) == "0-3, 7"
+    assert layer_ranges((1, 2)) == "1, 2" and layer_ranges((None,)) == ""

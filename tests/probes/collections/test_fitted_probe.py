@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +103,23 @@ def test_metrics_say_what_they_cannot() -> None:
     one = metrics(scores[~positive], positive[~positive], 1.0)
     assert one["auroc"] is None and one["tpr"] is None
     assert one["fpr"] == full["fpr"] and one["tpr_at_fpr"]["reason"] == "a class is empty here"
+
+
+def test_a_probe_is_one_line(tmp_path: Path) -> None:
+    probe = fit_probe(planted(tmp_path / "c"), "label", permutations=0)
+    assert repr(probe) == (
+        f"FittedProbe(logistic, {probe.meta['site']} of layers {probe.layers[0]} at "
+        f"{probe.meta['segment']}, aggregated by last, width {probe.coef.shape[1]}, "
+        "90 training prompts)"
+    )
+    outside = replace(probe, layers=(None,), meta={**probe.meta, "site": "embed"})
+    assert "logistic, embed at" in repr(outside)
+
+
+def test_a_path_is_no_collection(tmp_path: Path, as_users_call: None) -> None:
+    wrong: Any = "acts"
+    with pytest.raises(InputError, match=r"^collection is the string 'acts', .*Collection\.open"):
+        fit_probe(wrong, "label")
+    wrong = 1
+    with pytest.raises(InputError, match=r"^label is 1, and must be of type str"):
+        fit_probe(planted(tmp_path / "c"), wrong)

@@ -252,3 +252,16 @@ def test_a_direction_comes_back_and_belongs_to_its_model(tmp_path: Path) -> None
     zero = Direction(torch.zeros(3), "resid_pre", 0, -1, "instruction", "x", 1.0)
     with pytest.raises(InputError, match="zero vector"):
         _ = zero.unit
+
+
+def test_directions_are_one_line() -> None:
+    rng = np.random.default_rng(0)
+    found = difference_in_means(made_up(rng, 8), made_up(rng, 8))
+    assert repr(found) == (
+        f"Directions({found.method}, resid_pre of layers 0-2 at positions -2, -1, width 16)"
+    )
+    one = found.at(1, -1)
+    assert repr(one) == (
+        f"Direction({found.method}, resid_pre of layer 1 at position -1, width 16, "
+        f"length {one.norm:.4g})"
+    )

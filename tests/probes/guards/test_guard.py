@@ -276,3 +276,40 @@ def test_states_that_are_no_numbers() -> None:
         guard.score([{"role": "user", "content": "Hello there"}])
     with pytest.raises(NumericalError):
         Guard.fit(checkpoint, asking("How to bake bread"), asking("How to break bread"))
+
+
+def test_a_guard_is_one_line() -> None:
+    guard = fitted()
+    told = repr(guard)
+    assert told.startswith("Guard(centred, resid_post of layers ") and "\n" not in told
+    assert f"threshold {guard.threshold.value:.4g}, no probabilities" in told
+    assert guard.checkpoint.name in told and len(told) < 200
+
+
+def test_one_text_is_the_users_only_message() -> None:
+    guard = fitted()
+    text = prompts("harmful", "test").prompts[0].text
+    assert guard.score(text) == guard.score([{"role": "user", "content": text}])
+    assert guard.score_many([text, text])[1] == guard.score(text)
+
+
+def test_wrong_types_are_told(tmp_path: Path, as_users_call: None) -> None:
+    own: Any = prompts("harmless", "train")
+    wrong: Any = "harm.csv"
+    with pytest.raises(InputError, match=r"^harmful is the string 'harm\.csv', .*read_prompts"):
+        Guard.fit(organism(), wrong, own)
+    with pytest.raises(InputError, match=r"^benign is the string 'harm\.csv', .*read_prompts"):
+        Guard.fit(organism(), prompts("harmful", "train"), own, benign=wrong)
+    with pytest.raises(InputError, match=r"^checkpoint is the string 'harm\.csv', .*interp\.load"):
+        Guard.fit(wrong, own, own)
+    guard = fitted()
+    with pytest.raises(InputError, match=r"^prompts is the string .*read_prompts"):
+        guard.scores(wrong)
+    with pytest.raises(InputError, match=r"score one text with guard\.score"):
+        guard.score_many(wrong)
+    wrong = ["hello"]
+    with pytest.raises(InputError, match=r"^a message is the string 'hello'"):
+        guard.score(wrong)
+    wrong = 3
+    with pytest.raises(InputError, match=r"^path is 3, and must be of type str or Path"):
+        Guard.load(wrong, organism())

@@ -275,3 +275,12 @@ def test_labels_must_be_as_many_as_states() -> None:
     """Under test the shapes in the signature are checked first; a user gets this sentence."""
     with pytest.raises(InputError, match="40 test states need as many classes; got 39"):
         nulls._require_classes(HALVES[:39], 40, "test states")
+
+
+def test_an_unknown_kind_is_refused(as_users_call: None) -> None:
+    wrong: Any = "isotropc"
+    states = np.random.default_rng(0).normal(size=(20, 4))
+    with pytest.raises(InputError, match="kind is the string 'isotropc'; it must be one of isotro"):
+        random_direction_null(states, np.arange(20) < 10, kind=wrong)
+    with pytest.raises(InputError, match="kind is the string 'isotropc'"):
+        random_vectors(2, np.ones(4), states=states, kind=wrong)

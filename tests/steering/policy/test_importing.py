@@ -10,7 +10,9 @@ import torch
 from policies import patient, post
 
 from interp.errors import InputError
+from interp.model.sites import Site
 from steering.policy.importing import read_vectors
+from steering.policy.policy import Span
 
 
 def svec(path: Path, **change: object) -> Path:
@@ -72,3 +74,25 @@ def test_a_gguf_file_of_something_else(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(InputError, match="not of a control"):
         read_vectors(path)
+
+
+def published(folder: Path, width: int) -> Path:
+    """A folder of a direction as `refusal_direction` releases it: 2 positions, 3 layers."""
+    folder.mkdir()
+    candidates = torch.arange(2 * 3 * width, dtype=torch.float64).reshape(2, 3, width)
+    torch.save(candidates, folder / "mean_diffs.pt")
+    torch.save(candidates[-1, 2], folder / "direction.pt")
+    (folder / "direction_metadata.json").write_text(json.dumps({"pos": -1, "layer": 2}))
+    return folder
+
+
+def test_a_published_direction_is_added_at_the_input_of_its_block(tmp_path: Path) -> None:
+    checkpoint = patient("llama").checkpoint
+    width = checkpoint.anatomy.width
+    found = read_vectors(published(tmp_path / "direction", width))
+    assert found.model_type is None and found.sites == (Site("resid_pre", 2),)
+    policy = found.policy(checkpoint, 0.5)
+    assert policy.sites == found.sites and policy.span == Span.everything()
+    assert torch.equal(policy.directions[0], torch.arange(5.0 * width, 6.0 * width))
+    with pytest.raises(InputError, match="does not hold the three files of a published direction"):
+        read_vectors(tmp_path)

@@ -1,6 +1,7 @@
 """Operators against their formulas, token by token."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -84,3 +85,15 @@ def test_an_unknown_operator_is_named() -> None:
     assert require_operator("add") == "add"
     with pytest.raises(InputError, match="no operator 'shove'"):
         require_operator("shove")
+
+
+def test_an_unknown_operator_is_no_addition(as_users_call: None) -> None:
+    x, v, _, s = _given()
+    wrong: Any = "subtract"
+    for call in (
+        lambda: prepared(wrong, v),
+        lambda: move(wrong, v, s),
+        lambda: operate(wrong, x, v, v),
+    ):
+        with pytest.raises(AssertionError, match="subtract"):
+            call()

@@ -16,6 +16,7 @@ from interp.model.artifacts import Artifact
 from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add, alphasteer, angular, cast, rank_one, was, was_plus
+from steering.policy.composition import compose, per_row
 from steering.policy.gates import AlwaysOpen, ControllerGate, CosineGate, LogisticGate
 from steering.policy.policy import Policy, Span
 from steering.runtime.runtime import apply, attach
@@ -187,3 +188,46 @@ def test_a_map_of_rank_one_is_the_whole_matrix(p: Patient) -> None:
     assert alphasteer(post(1), directions, readers).operator == "map"
     with pytest.raises(InputError, match="not of rank one"):
         rank_one(torch.eye(width)[None])
+
+
+def test_a_policy_and_a_composition_are_one_line(p: Patient) -> None:
+    policy = CASES["gated"](p).bound(p.checkpoint)
+    told = repr(policy)
+    assert told.startswith(f"Policy({policy.name}: {policy.operator} at resid_p")
+    assert f"{policy.gate.kind} gate" in told and p.checkpoint.name in told
+    other = act_add(post(0, 1, 2), vectors(p, 3))
+    assert repr(other) == (
+        f"Policy(actadd: add at resid_post of layers 0-2, open gate, strength 1, "
+        f"width {other.width}, bound to no checkpoint)"
+    )
+    assert repr(compose(policy, other)) == f"Composition({policy.name}, then actadd)"
+    rows = per_row([other, None, other])
+    assert repr(rows) == "Composition(actadd, by row, 3 rows)"
+    assert all("\n" not in repr(one) and len(repr(one)) < 250 for one in (policy, other, rows))
+
+
+def test_what_is_no_policy_path_or_strength_is_refused(p: Patient, as_users_call: None) -> None:
+    wrong: Any
+    policy = act_add(post(1), vectors(p, 1))
+    for wrong in (3, None, policy):
+        with pytest.raises(
+            InputError, match=r"^path is .*must be of type str or Path; name the fo"
+        ):
+            Policy.load(wrong)
+    for wrong in ("strong", None, ["a"], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(InputError, match=r"^strength is .*; give one number, one for each row"):
+            attach(p.checkpoint, policy, wrong)
+    for wrong in ("runs/policy", Path("runs/policy"), 3, [policy, "runs/policy"]):
+        with pytest.raises(InputError, match=r"of type Policy.*; read one with steering\.Policy"):
+            attach(p.checkpoint, wrong)
+    wrong = "runs/policy"
+    with pytest.raises(InputError, match=r"^a policy is the string 'runs/policy'"):
+        compose(policy, wrong)
+    wrong = "organism:chat"
+    with pytest.raises(InputError, match=r"^model is the string 'organism:chat', .* interp.load"):
+        attach(wrong, policy)
+    with (
+        pytest.raises(InputError, match=r"^strength is the string 'strong'"),
+        apply(p.checkpoint, policy, wrong := "strong"),
+    ):
+        pass

@@ -285,3 +285,17 @@ def test_the_gate_is_lda_of_layers_side_by_side(read: Captured) -> None:
     x = np.concatenate([read.train.at(layer, gate.position) for layer in layers], 1)
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, read.train.harmful)
     assert scores(gate, read.train) == pytest.approx(lda.decision_function(x), rel=1e-3, abs=1e-2)
+
+
+def test_what_is_no_checkpoint_or_training_set_is_refused(
+    read: Captured, as_users_call: None
+) -> None:
+    wrong: Any = "organism:chat"
+    with pytest.raises(InputError, match=r"^checkpoint is the string .*interp\.load"):
+        train(wrong, read.given)
+    wrong = "harm.csv"
+    with pytest.raises(InputError, match=r"^given is the string 'harm.csv', .*TrainingSet"):
+        train(read.checkpoint, wrong)
+    wrong = {"seed": 1}
+    with pytest.raises(InputError, match=r"^options is of type dict, .*Options"):
+        train(read.checkpoint, read.given, "actadd", wrong)

@@ -1,4 +1,4 @@
-"""`mechguard vector`: info and export, of ours and of published directions."""
+"""`mechguard vector`: info, export and import, of ours and of published directions."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,9 @@ import torch
 
 from interp import load
 from interp.model.artifacts import origin
+from interp.model.sites import Site
 from probes.directions.directions import Direction
+from steering.policy.policy import Policy
 
 Run = Callable[..., Any]
 
@@ -66,7 +68,6 @@ def test_export_says_what_is_lost(run: Run, tmp_path: Path) -> None:
 
 def test_a_policy_is_shown_and_exported_with_what_it_loses(run: Run, tmp_path: Path) -> None:
     import steering
-    from interp.model.sites import Site
 
     checkpoint = load("organism:chat")
     vector = torch.randn(1, 96, generator=torch.Generator().manual_seed(0))
@@ -78,3 +79,46 @@ def test_a_policy_is_shown_and_exported_with_what_it_loses(run: Run, tmp_path: P
     result = run("vector", "export", tmp_path / "policy", "--to", "gguf", "--out", out)
     assert result.code == 0, result.err
     assert out.stat().st_size > 0 and "does not hold" in result.out
+
+
+def svec(path: Path, width: int, model_type: str) -> Path:
+    directions = {"1": [0.5] * width, "2": [1.0] * width}
+    path.write_text(json.dumps({"model_type": model_type, "directions": directions}))
+    return path
+
+
+def test_import_makes_a_policy_that_belongs_to_the_model(run: Run, tmp_path: Path) -> None:
+    checkpoint = load("organism:chat")
+    file = svec(tmp_path / "v.svec", 96, checkpoint.anatomy.model_type)
+    out = tmp_path / "policy"
+    arguments = ("vector", "import", file, "organism:chat", "--out", out)
+    result = run(*arguments, "--strength", "2", "--layers", "2")
+    assert result.code == 0, result.err
+    assert "blocks.2.hook_resid_post, strength 2, bound to organism:chat" in result.out
+    policy = Policy.load(out, checkpoint)
+    assert policy.strength == 2.0 and policy.sites == (Site("resid_post", 2),)
+    assert torch.equal(policy.directions, torch.ones(1, 96))
+    back = tmp_path / "back.gguf"
+    assert run("vector", "export", out, "--to", "gguf", "--out", back).code == 0
+    assert run("vector", "import", back, "organism:chat", "--out", tmp_path / "again").code == 0
+    again = Policy.load(tmp_path / "again", checkpoint)
+    assert again.sites == policy.sites and torch.equal(again.directions, 2 * policy.directions)
+
+
+def test_what_cannot_be_imported_is_told(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "policy"
+
+    def refused(path: Path, *words: str, more: tuple[str, ...] = ()) -> None:
+        run("vector", "import", path, "organism:chat", "--out", out, *more).assert_refused(
+            2, *words
+        )
+
+    kind = load("organism:chat").anatomy.model_type
+    refused(tmp_path / "none.gguf", "does not exist")
+    refused(tmp_path / "x.npy", "vectors come as .gguf or .svec")
+    refused(svec(tmp_path / "o.svec", 96, "other"), "was made for a other")
+    refused(svec(tmp_path / "w.svec", 8, kind), "is 8 wide")
+    good = svec(tmp_path / "g.svec", 96, kind)
+    refused(good, "has no vector for layer 0; it has 1, 2", more=("--layers", "0-1"))
+    refused(good, "there is no layer 9", more=("--layers", "9"))
+    assert not out.exists()
