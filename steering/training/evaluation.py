@@ -57,7 +57,7 @@ def forced_on_replies(
         checkpoint: unsteered.
         rows: prompts.
         replies: of the unsteered model to these.
-        edit: the policy (`steering.runtime.as_edit`).
+        edit: the policy (`steering.as_edit`).
         batch_tokens: most tokens in a batch.
 
     Raises:
