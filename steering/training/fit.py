@@ -39,8 +39,8 @@ def train(
         method: one of `steering.training.registry.names()`; see `docs/steering_training.md` for
             what each is fitted to and how it differs from what was published.
         options: of the training.
-        read: what `steering.training.examples.captured` gave for the same prompts, to train several methods
-            on one capture.
+        read: what `steering.training.examples.captured` gave for the same prompts, to train
+            several methods on one capture.
         workdir: where a stopped capture goes on from.
         progress: called with (stage, done, total).
 
