@@ -81,8 +81,8 @@ def domains_of(data: TextData, model: str) -> list[Texts]:
         organism = organism_of(model)
         if organism is None:
             raise InputError(
-                f"{model} needs --texts FILE (`data` in Python): only organisms bring texts of their "
-                "own (try `mechguard report --out DIR` for one)."
+                f"{model} needs --texts FILE (`data` in Python): only organisms bring texts of "
+                "their own (try `mechguard report --out DIR` for one)."
             )
         data = organisms.texts(organism)
     return _distinct(_domains(data))
