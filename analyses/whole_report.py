@@ -13,12 +13,16 @@ from analyses.registry import drawings, every_analysis
 from analyses.report.panel import Drawing
 from analyses.report.writing import write
 from analyses.shared.analysis import Analysis, Facts, ReportInputs
-from analyses.shared.data import organism_of
+from analyses.shared.data import PromptData, TextData, domains_of, labelled, organism_of
 from analyses.shared.finding import Finding
+from analyses.shared.running import Progress
+from interp.data.rows import Texts
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
+from steering.policy.policy import Policy
 
 FORMAT_VERSION = 1
+LABELS = ("harmful", "harmless", "alarming", "jailbroken")
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +73,22 @@ def facts_of(checkpoint: Checkpoint, given: frozenset[str] = frozenset()) -> Fac
 
 
 def report(
-    inputs: ReportInputs, *, minutes: float = 10.0, insist: Sequence[str] = ()
+    checkpoint: Checkpoint,
+    data: PromptData = None,
+    *,
+    texts: TextData = None,
+    reference: Checkpoint | None = None,
+    policies: Sequence[Policy] = (),
+    allow: Sequence[str] = (),
+    minutes: float = 10.0,
+    max_new_tokens: int = 64,
+    limit: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    insist: Sequence[str] = (),
+    workdir: Path | None = None,
+    command: str | None = None,
+    progress: Progress | None = None,
 ) -> ModelReport:
     """Run every analysis that applies, one after the other, until the budget is used up.
 
@@ -77,15 +96,61 @@ def report(
     those that can keep to it. What was not measured is listed with the reason.
 
     Args:
-        inputs: the checkpoint and what to measure it with.
+        checkpoint: from `mechguard.load`.
+        data: prompts by label (`harmful`, `harmless`, `alarming`, `jailbroken`), or prompts and
+            files that bring their labels; an organism's own or the built-in ones if None.
+        texts: files, documents, or documents by domain; an organism's own if None.
+        reference: a reference model of the same shape.
+        policies: to be measured.
+        allow: what may differ from the checkpoint that a policy names as its origin.
         minutes: of the wall clock, after which no analysis is begun.
-        insist: kinds of analyses whose failure on the given prompts is an error, not a reason.
+        max_new_tokens: tokens of an answer, at most.
+        limit: prompts of each label in each part, at most.
+        seed: random seed.
+        settings: further arguments of single analyses, by their kind.
+        insist: kinds of analyses whose failure is an error, not a reason.
+        workdir: folder from which a stopped run goes on.
+        command: kept in the provenance, to reproduce the run.
+        progress: called with (stage, done, total).
 
     Raises:
-        InputError: nothing applies, or an analysis that `insist` names cannot be run.
+        InputError: unusable prompts, texts or settings, nothing that applies, or an analysis that
+            `insist` names and that cannot be run.
     """
     if minutes <= 0:
         raise InputError(f"a budget of {minutes:g} minutes leaves no time; give more than 0.")
+    inputs = ReportInputs(
+        checkpoint,
+        texts=_texts(checkpoint, texts),
+        prompts=labelled(data, LABELS),
+        reference=reference,
+        policies=policies,
+        allow=allow,
+        seed=seed,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        settings=settings or {},
+        workdir=workdir,
+        command=command,
+        progress=progress,
+    )
+    found, absent = _run(inputs, minutes, insist)
+    if not found:
+        raise InputError(f"nothing could be measured on {checkpoint.name}: {_listed(absent)}")
+    return _together(found, absent)
+
+
+def _texts(checkpoint: Checkpoint, texts: TextData) -> list[Texts]:
+    """Texts by domain; none where nobody gave any and the checkpoint is no organism."""
+    if texts is None and organism_of(checkpoint.name) is None:
+        return []
+    return domains_of(texts, checkpoint.name)
+
+
+def _run(
+    inputs: ReportInputs, minutes: float, insist: Sequence[str]
+) -> tuple[list[Finding], dict[str, str]]:
+    """The findings of all analyses that apply, and why the others were not run."""
     begun = time.monotonic()
     facts = facts_of(inputs.checkpoint, _given(inputs))
     found: list[Finding] = []
@@ -102,9 +167,7 @@ def report(
                     raise
                 why = str(error)
         absent[one.kind] = why or "it runs on its own only"
-    if not found:
-        raise InputError(f"nothing could be measured on {inputs.checkpoint.name}: {_told(absent)}")
-    return _together(found, absent)
+    return found, absent
 
 
 def _given(inputs: ReportInputs) -> frozenset[str]:
@@ -127,7 +190,7 @@ def _not_begun(one: Analysis, left: float, minutes: float) -> str | None:
     return None
 
 
-def _told(absent: Mapping[str, str]) -> str:
+def _listed(absent: Mapping[str, str]) -> str:
     return "; ".join(f"{kind} ({why.rstrip('.')})" for kind, why in absent.items()) + "."
 
 
@@ -139,7 +202,7 @@ def _together(found: Sequence[Finding], absent: Mapping[str, str]) -> ModelRepor
         "provenance": found[0].report["provenance"],
         "findings": {finding.kind: finding.report for finding in found},
         "not_measured": dict(absent),
-        "caveats": [f"Not measured: {_told(absent)}"] if absent else [],
+        "caveats": [f"Not measured: {_listed(absent)}"] if absent else [],
     }
     tables: dict[str, pd.DataFrame] = {
         f"{finding.kind}/{name}": table

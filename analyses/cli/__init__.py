@@ -1,31 +1,20 @@
-"""The command line: one file a verb. Nothing heavy is imported before a verb runs."""
+"""The command line: one file a verb, found in two packages.
 
+Nothing heavy is imported before a verb runs.
+"""
+
+import importlib
 import logging
 import os
+import pkgutil
 import sys
+from importlib.metadata import version as installed
+from types import ModuleType
+from typing import Annotated
 
 import typer
 
-from analyses.cli import options
-from analyses.cli.artefacts.collect import collect
-from analyses.cli.artefacts.generate import generate
-from analyses.cli.artefacts.guard import app as guard
-from analyses.cli.artefacts.probe import app as probe
-from analyses.cli.artefacts.serve import serve
-from analyses.cli.artefacts.steer import app as steer
-from analyses.cli.artefacts.vector import app as vector
-from analyses.cli.verbs.backdoor import backdoor
-from analyses.cli.verbs.cliff import cliff
-from analyses.cli.verbs.doctor import doctor
-from analyses.cli.verbs.interaction import interaction
-from analyses.cli.verbs.organisms import app as organisms
-from analyses.cli.verbs.plan import plan
-from analyses.cli.verbs.refusal import refusal
-from analyses.cli.verbs.render import render
-from analyses.cli.verbs.report import report
-from analyses.cli.verbs.self_report import self_report
-from analyses.cli.verbs.sinks import sinks
-from analyses.cli.verbs.traces import traces
+from analyses.cli import artefacts, options, verbs
 from interp.errors import MechguardError, first_line, is_out_of_memory
 
 INTERRUPTED = 130
@@ -44,25 +33,39 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 a check failed, 2 bad input, 3 unsupported model, "
     "130 interrupted.",
 )
-app.command()(plan)
-app.command()(doctor)
-app.command()(sinks)
-app.command()(refusal)
-app.command()(cliff)
-app.command()(backdoor)
-app.command("self-report")(self_report)
-app.command()(interaction)
-app.command()(traces)
-app.command()(generate)
-app.command()(serve)
-app.command()(collect)
-app.command()(report)
-app.command()(render)
-app.add_typer(probe, name="probe")
-app.add_typer(guard, name="guard")
-app.add_typer(steer, name="steer")
-app.add_typer(vector, name="vector")
-app.add_typer(organisms, name="organisms")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        options.say(installed("mechguard"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """What stands before a verb."""
+
+
+def _add(package: ModuleType, panel: str) -> None:
+    """Every module of a package is a verb: a function of its name, or an `app` of several."""
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        name = found.name.replace("_", "-")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, rich_help_panel=panel)
+        elif hasattr(module, found.name):
+            app.command(name, rich_help_panel=panel)(getattr(module, found.name))
+
+
+_add(verbs, "Measure and report")
+_add(artefacts, "Make and use artefacts")
 
 
 def main() -> None:
@@ -76,7 +79,7 @@ def main() -> None:
     logging.getLogger("mechguard").setLevel(logging.INFO)
     try:
         with options.HELD:
-            app()
+            app(prog_name="mechguard")
     except MechguardError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except SystemExit as stop:

@@ -32,13 +32,11 @@ def _drawing() -> "Drawing":
 
 
 def _in_report(inputs: ReportInputs) -> "Finding":
-    from analyses.shared.data import domains_of
     from analyses.sinks.run import sinks
 
-    checkpoint = inputs.checkpoint
     return sinks(
-        checkpoint,
-        list(inputs.texts) or domains_of(None, checkpoint.name),
+        inputs.checkpoint,
+        list(inputs.texts),
         seed=inputs.seed,
         limit=inputs.limit,
         workdir=inputs.workdir,

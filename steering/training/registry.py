@@ -9,79 +9,18 @@ import ast
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from interp.errors import InputError
-
-if TYPE_CHECKING:
-    from steering.training.candidates import Fitted
-    from steering.training.examples import Captured, Progress
-    from steering.training.options import Options
+from steering.training.trainable_method import REGISTERED, Method
 
 DEFAULT = "was-plus"
 _PACKAGE = "steering.training.methods"
-_registered: "dict[str, Method]" = {}
-
-
-class Candidates(Protocol):
-    """How a method is fitted to captured states."""
-
-    def __call__(
-        self,
-        read: "Captured",
-        options: "Options",
-        workdir: Path | None,
-        progress: "Progress | None",
-        /,
-    ) -> "Fitted":
-        """Fit, and name the settings that are to be tried through the model.
-
-        Args:
-            read: states of the training prompts.
-            options: of the training.
-            workdir: where a stopped phase of training leaves its state; None keeps none.
-            progress: called with (stage, done, total).
-        """
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method that policies can be trained with.
-
-    Attributes:
-        name: by which it is asked for.
-        candidates: how it is fitted.
-    """
-
-    name: str
-    candidates: Candidates
-
-
-def trainable(name: str) -> Callable[[Candidates], Candidates]:
-    """Register a function as the way in which a method is fitted; a decorator.
-
-    Args:
-        name: of the method; inside of `steering.training.methods` that of the file, with dashes.
-
-    Raises:
-        ValueError: there is a method of this name already.
-    """
-    if name in _registered:
-        raise ValueError(f"the method {name!r} is registered twice")
-
-    def register(candidates: Candidates) -> Candidates:
-        _registered[name] = Method(name, candidates)
-        return candidates
-
-    return register
 
 
 def names() -> tuple[str, ...]:
     """All methods: the default one, then the others by name."""
-    return tuple(sorted({*_files(), *_registered}, key=_order))
+    return tuple(sorted({*_files(), *REGISTERED}, key=_order))
 
 
 def summaries() -> dict[str, str]:
@@ -104,13 +43,13 @@ def require_method(name: str) -> Method:
         LookupError: its file registers none of this name.
     """
     files = _files()
-    if name not in _registered and name in files:
+    if name not in REGISTERED and name in files:
         importlib.import_module(files[name])
-        if name not in _registered:
+        if name not in REGISTERED:
             raise LookupError(f"{files[name]} registers no method {name!r}")
-    if name not in _registered:
+    if name not in REGISTERED:
         raise InputError(f"there is no method {name!r}; there are {', '.join(names())}.")
-    return _registered[name]
+    return REGISTERED[name]
 
 
 def _order(name: str) -> tuple[bool, str]:

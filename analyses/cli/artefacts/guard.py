@@ -13,7 +13,7 @@ from analyses.cli.options import DtypeChoice
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analyses.cli.artefacts.guard_prompts import GuardPrompts
+    from analyses.cli.guard_prompts import GuardPrompts
     from interp.statistics.intervals import Interval
     from probes.guards.evaluation import Evaluation
     from probes.guards.guard import Guard
@@ -73,7 +73,7 @@ def fit(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Fit a guard, set its threshold, and measure it on prompts that nothing was fitted on."""
-    from analyses.cli.artefacts.guard_prompts import guard_prompts
+    from analyses.cli.guard_prompts import guard_prompts
     from interp.errors import InputError
     from probes.guards.guard import Guard
     from probes.guards.readout import require_method

@@ -71,7 +71,6 @@ def report(
     load = (dtype, device, revision, trust_remote_code)
     checkpoint = options.load_checkpoint(model, *load)
     _require_usable(checkpoint, prompts, bool(policy), limit)
-    from analyses.shared.analysis import ReportInputs
     from analyses.whole_report import report as run
 
     sinks: dict[str, Any] = {
@@ -84,23 +83,21 @@ def report(
     }
     with options.progress_bars() as progress:
         finding = run(
-            ReportInputs(
-                checkpoint,
-                texts=domains,
-                prompts=prompts,
-                reference=options.load_reference(reference, *load),
-                policies=load_policies(policy or (), checkpoint, allow or ()),
-                allow=allow or (),
-                seed=seed,
-                limit=limit,
-                max_new_tokens=max_new_tokens,
-                settings={"sinks": sinks},
-                workdir=options.workdir(),
-                command=options.command_line(),
-                progress=progress,
-            ),
+            checkpoint,
+            prompts,
+            texts=domains,
+            reference=options.load_reference(reference, *load),
+            policies=load_policies(policy or (), checkpoint, allow or ()),
+            allow=allow or (),
             minutes=minutes,
+            max_new_tokens=max_new_tokens,
+            limit=limit,
+            seed=seed,
+            settings={"sinks": sinks},
             insist=_named(prompts, bool(policy)),
+            workdir=options.workdir(),
+            command=options.command_line(),
+            progress=progress,
         )
     if not options.is_first_rank():
         return

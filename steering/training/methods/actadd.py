@@ -12,7 +12,7 @@ from steering.policy.policy import Policy, Span
 from steering.training.candidates import Fitted, grid
 from steering.training.examples import Captured, Progress
 from steering.training.options import Options
-from steering.training.registry import trainable
+from steering.training.trainable_method import trainable
 from steering.training.vectors import refusal_vector
 
 

@@ -13,7 +13,7 @@ from steering.policy.policy import Policy, Span
 from steering.training.candidates import Fitted, grid
 from steering.training.examples import Captured, Progress
 from steering.training.options import Options
-from steering.training.registry import trainable
+from steering.training.trainable_method import trainable
 from steering.training.vectors import null_space_reader, refusal_vector
 
 _STRENGTHS = (0.5, 32.0)  # weakest and strongest, times what 1 adds to an average harmful state

@@ -14,7 +14,7 @@ from steering.training.candidates import Fitted, grid
 from steering.training.controller import cosine_gate
 from steering.training.examples import Captured, Progress
 from steering.training.options import Options
-from steering.training.registry import trainable
+from steering.training.trainable_method import trainable
 from steering.training.vectors import behaviour_vector
 
 

@@ -15,7 +15,7 @@ from steering.training.candidates import BUDGET, Fitted
 from steering.training.controller import Fit, trained_controller
 from steering.training.examples import Captured, Progress
 from steering.training.options import Options
-from steering.training.registry import trainable
+from steering.training.trainable_method import trainable
 from steering.training.vectors import unembedding_direction
 
 

@@ -33,7 +33,7 @@ from steering.training.layer_weights import (
     train_weights,
 )
 from steering.training.options import Options
-from steering.training.registry import trainable
+from steering.training.trainable_method import trainable
 from steering.training.vectors import refusal_vector
 
 _STRENGTHS = (0.25, 2.0)  # weakest and strongest, as shares of a state's norm

@@ -18,7 +18,7 @@ from words import documents, save
 from interp.doctor.report import Check, DoctorReport
 
 ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-m", "analyses.cli"]
+COMMAND = [sys.executable, "-m", "mechguard"]
 VERBS = (
     "plan",
     "doctor",
@@ -53,7 +53,7 @@ def environment(cache: Path) -> dict[str, str]:
 
 def test_the_command_is_installed() -> None:
     (script,) = entry_points(group="console_scripts", name="mechguard")
-    assert script.value == "analyses.cli:main"
+    assert script.value == "mechguard.__main__:main"
 
 
 def test_help_names_every_verb_and_the_exit_codes(run: Callable[..., Any]) -> None:
@@ -100,7 +100,7 @@ def test_help_answers_at_once_and_imports_no_torch(tmp_path: Path) -> None:
     assert b"Bring a checkpoint" in done.stdout
     assert min(seconds) < 0.5
     profiled = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "analyses.cli", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "mechguard", "--help"],
         cwd=ROOT,
         capture_output=True,
         check=True,

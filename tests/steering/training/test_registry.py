@@ -11,10 +11,11 @@ from analyses.cli.artefacts.steer import app
 from analyses.steering.material import organism_training
 from interp.errors import InputError
 from interp.resolve import load
-from steering.training import methods, registry
+from steering.training import methods, registry, trainable_method
 from steering.training.fit import train
 from steering.training.options import Options
-from steering.training.registry import Method, names, require_method, summaries, trainable
+from steering.training.registry import names, require_method, summaries
+from steering.training.trainable_method import Method, trainable
 
 SIXTH = '''"""Addition of a fixed vector, to show how a method is added."""
 
@@ -23,7 +24,7 @@ import torch
 from interp.model.sites import Site
 from steering.training.candidates import Fitted
 from steering.training.methods.actadd import act_add
-from steering.training.registry import trainable
+from steering.training.trainable_method import trainable
 
 
 @trainable("fixed-vector")
@@ -37,7 +38,9 @@ def candidates(read, options, workdir, progress):
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A further folder of the package of methods, and a registry that forgets what it brings."""
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    known = dict(registry.REGISTERED)
+    monkeypatch.setattr(registry, "REGISTERED", known)
+    monkeypatch.setattr(trainable_method, "REGISTERED", known)
     for name in ("fixed_vector", "nameless"):  # set to be taken away again when the test ends
         monkeypatch.setitem(sys.modules, f"steering.training.methods.{name}", None)
         del sys.modules[f"steering.training.methods.{name}"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analyses.cli.artefacts.guard_prompts import GuardPrompts, guard_prompts
+from analyses.cli.guard_prompts import GuardPrompts, guard_prompts
 from interp.data.prompt_sets import PromptSet, builtin
 from interp.errors import InputError
 

@@ -1,5 +1,0 @@
-"""`python -m analyses.cli`, which `torchrun -m` needs."""
-
-from analyses.cli import main
-
-main()
