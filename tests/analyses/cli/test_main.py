@@ -158,7 +158,7 @@ def test_an_interruption_in_this_process_is_one_sentence(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("interp.resolve.blueprint", interrupted)
+    monkeypatch.setattr("analyses.planning.blueprint", interrupted)
     result = run("plan", shelf / "llama")
     assert result.code == 130
     assert result.message == STOPPED
