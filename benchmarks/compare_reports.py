@@ -1,7 +1,7 @@
 """Compare reports of two versions of mechguard, value by value.
 
-What a run measures must not change when code moves. Names may: `--names` maps old keys to new
-ones. Run both versions with the same number of threads, for example
+What a run measures must not change when code moves. Names may: `NAMES` and `WORDS` map old ones to
+new ones. Run both versions with the same number of threads, for example
 
     OMP_NUM_THREADS=1 mechguard sinks organism:bb-plain-3 --out runs/after/sinks
     python benchmarks/compare_reports.py runs/before/sinks runs/after/sinks
@@ -12,6 +12,7 @@ line a report; the exit code is 1 if a value differs.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ from typing import Any
 NAMES = {"twin": "reference", "twin_interval": "reference_interval", "judge": "scorer"}
 """Keys that were renamed on purpose."""
 
+WORDS = {"the twin": "the reference model", "a twin": "a reference model"}
+"""Words of sentences that were replaced on purpose."""
+
+_SECONDS = re.compile(r"\d[\d.,]* s of")
 LEFT_OUT = {"started", "wall_seconds", "command", "versions", "throughput_ratio", "seconds"}
 NEW = {"not_measured", "intervals"}
 """Keys that only newer reports have."""
@@ -29,6 +34,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """Where two pieces of JSON differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         renamed = {NAMES.get(key, key): value for key, value in old.items()}
+        new = {NAMES.get(key, key): value for key, value in new.items()}
         for key in sorted({*renamed, *new} - LEFT_OUT - (NEW - renamed.keys())):
             if key not in renamed or key not in new:
                 yield f"{path}/{key}: only in the {'old' if key in renamed else 'new'} report"
@@ -39,8 +45,18 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield f"{path}: {len(old)} entries, now {len(new)}"
         for index, (one, other) in enumerate(zip(old, new, strict=False)):
             yield from differences(one, other, f"{path}/{index}")
+    elif isinstance(old, str) and isinstance(new, str):
+        if spoken(old) != spoken(new):
+            yield f"{path}: {old!r}, now {new!r}"
     elif old != new:
         yield f"{path}: {old!r}, now {new!r}"
+
+
+def spoken(text: str) -> str:
+    """A sentence without the seconds that a run took, in today's words."""
+    for old, new in WORDS.items():
+        text = text.replace(old, new)
+    return _SECONDS.sub("... s of", text)
 
 
 def counted(value: Any) -> int:
