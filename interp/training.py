@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +68,13 @@ class Schedule:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        if self.optimiser == "adamw":
-            return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
-        return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum)
+        match self.optimiser:
+            case "adamw":
+                return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
+            case "sgd":
+                return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum)
+            case _:
+                assert_never(self.optimiser)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from policies import CASES, generate, patient, prompts
+from policies import CASES, generate, prompts, tiny_model
 
 from steering.runtime.runtime import apply, attach
 
@@ -49,7 +49,7 @@ class Counting:
 def main(name: str, backend: str = "eager") -> None:
     """Compare a compiled steered model with the same steered eagerly."""
     torch.set_num_threads(1)
-    llama = patient("llama")
+    llama = tiny_model("llama")
     ids, real = prompts(llama)
     policy, model = CASES[name](llama), llama.checkpoint.model
     plain = generate(llama, ids, real, **STATIC)

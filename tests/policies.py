@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from patients import patient_of
+from models_under_test import model_under_test
 from torch import Tensor
 
-from interp.doctor.model_under_test import Patient, reading
+from interp.doctor.model_under_test import ModelUnderTest, reading
 from interp.model.sites import Site
 from steering import act_add, alphasteer, angular, cast, was, was_plus
 from steering.policy.gates import ControllerGate, CosineGate, Gate, LogisticGate
@@ -19,11 +19,11 @@ PROMPT = 6
 STEPS = 4
 
 
-def patient(family: str, dtype: torch.dtype = torch.float32) -> Patient:
-    return patient_of(family, LENGTH, dtype)
+def tiny_model(family: str, dtype: torch.dtype = torch.float32) -> ModelUnderTest:
+    return model_under_test(family, LENGTH, dtype)
 
 
-def prompts(p: Patient) -> tuple[Tensor, Tensor]:
+def prompts(p: ModelUnderTest) -> tuple[Tensor, Tensor]:
     """A left-padded batch of four rows, 6, 5, 4 and 3 tokens long."""
     return p.padded("left", PROMPT)
 
@@ -32,12 +32,12 @@ def post(*layers: int) -> list[Site]:
     return [Site("resid_post", layer) for layer in layers]
 
 
-def vectors(p: Patient, count: int, size: float = 1.0, seed: int = 1) -> Tensor:
+def vectors(p: ModelUnderTest, count: int, size: float = 1.0, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return size * torch.randn(count, p.checkpoint.anatomy.width, generator=generator)
 
 
-def decision_states(p: Patient, reads: list[Site], position: int = -1) -> Tensor:
+def decision_states(p: ModelUnderTest, reads: list[Site], position: int = -1) -> Tensor:
     """States [rows, reads, width] at the decision token."""
     ids, real = prompts(p)
     with torch.inference_mode(), reading(p.checkpoint, reads) as found:
@@ -45,7 +45,9 @@ def decision_states(p: Patient, reads: list[Site], position: int = -1) -> Tensor
     return torch.stack([found[site][:, position].float() for site in reads], 1)
 
 
-def logistic(p: Patient, layer: int = 1, position: int = -1, hard: bool = True) -> LogisticGate:
+def logistic(
+    p: ModelUnderTest, layer: int = 1, position: int = -1, hard: bool = True
+) -> LogisticGate:
     """Open for half of the rows."""
     reads = post(layer)
     coefficients = vectors(p, 1, seed=5)
@@ -53,7 +55,7 @@ def logistic(p: Patient, layer: int = 1, position: int = -1, hard: bool = True) 
     return LogisticGate(reads, coefficients, -_middle(scores), 0.0, position, hard)
 
 
-def cosine(p: Patient, layers: tuple[int, ...] = (0, 1)) -> CosineGate:
+def cosine(p: ModelUnderTest, layers: tuple[int, ...] = (0, 1)) -> CosineGate:
     """Open for half of the rows."""
     reads = post(*layers)
     conditions = vectors(p, len(reads), seed=6)
@@ -62,7 +64,7 @@ def cosine(p: Patient, layers: tuple[int, ...] = (0, 1)) -> CosineGate:
 
 
 def controller(
-    p: Patient, sites: int, layers: tuple[int, ...], cut: bool = True, kept: int = 0
+    p: ModelUnderTest, sites: int, layers: tuple[int, ...], cut: bool = True, kept: int = 0
 ) -> ControllerGate:
     """Open for half of the rows where it has a threshold."""
     reads, width = post(*layers), p.checkpoint.anatomy.width
@@ -89,13 +91,13 @@ def _middle(scores: Tensor) -> Tensor:
     return two.mean()
 
 
-def gated(p: Patient, gate: Gate, layer: int = 2, span: Span | None = None) -> Policy:
+def gated(p: ModelUnderTest, gate: Gate, layer: int = 2, span: Span | None = None) -> Policy:
     policy = act_add(post(layer), vectors(p, 1, 3.0), 1.0, span or Span.onward(gate.position))
     return replace(policy, name="gated", gate=gate)
 
 
 # Each for a batch of the four rows of `prompts`.
-CASES: dict[str, Callable[[Patient], Policy]] = {
+CASES: dict[str, Callable[[ModelUnderTest], Policy]] = {
     "actadd": lambda p: act_add(
         [Site("resid_pre", 1), Site("resid_post", 2)], vectors(p, 2, 2.0), 1.0
     ),
@@ -116,7 +118,7 @@ CASES: dict[str, Callable[[Patient], Policy]] = {
 }
 
 
-def generate(p: Patient, ids: Tensor, real: Tensor, **options: Any) -> Tensor:
+def generate(p: ModelUnderTest, ids: Tensor, real: Tensor, **options: Any) -> Tensor:
     given = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False} | options
     tokens: Tensor = p.checkpoint.model.generate(ids, attention_mask=real.long(), **given)
     return tokens

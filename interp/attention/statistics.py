@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 from weakref import WeakKeyDictionary
 
 import torch
@@ -102,7 +102,7 @@ def observe(
     configs = _attention_configs(model, modules)
     before = [(config, config._attn_implementation_internal) for config in configs]
     outermost = not any(module in _BOUND for module in modules.values())
-    implementation = _STREAMED if attention == "auto" else _EAGER
+    implementation = _implementation(attention)
     for index, module in modules.items():
         if module not in _BOUND:
             _BOUND[module] = _Binding(index, anatomy.layers[index].window, [])
@@ -121,6 +121,16 @@ def observe(
                 _BOUND[module].taps.remove(taps[index])
             if outermost:
                 del _BOUND[module]
+
+
+def _implementation(attention: AttentionPath) -> str:
+    match attention:
+        case "auto":
+            return _STREAMED
+        case "eager":
+            return _EAGER
+        case _:
+            assert_never(attention)
 
 
 def require_interface(anatomy: Anatomy) -> None:

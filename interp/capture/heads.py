@@ -5,17 +5,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.capture.recorder import LayerBatch
+from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
 from interp.model.modules import attention_module, find_projections
 
 
 def gate_scores(batch: LayerBatch) -> Float[Tensor, "batch length heads *dim"]:
-    """The gate after its activation."""
+    """The gate after its activation.
+
+    Raises:
+        InputError: the layer has no gate, or the batch does not hold it.
+    """
     gate = batch.checkpoint.anatomy.layers[batch.layer_index].gate
-    raw = batch.site("gate")
-    if gate is not None and gate.activation == "softplus":
-        return torch.nn.functional.softplus(raw)
-    return torch.sigmoid(raw)
+    if gate is None:
+        raise InputError(
+            f"layer {batch.layer_index} of {batch.checkpoint.name} has no gate; ask for one of "
+            f"the gated layers {list(batch.checkpoint.anatomy.gated_layers)}."
+        )
+    return gate.activated(batch.site("gate"))
 
 
 def projected_norms(

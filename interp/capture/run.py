@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,18 +32,9 @@ from interp.data.padding import padded
 from interp.data.rows import Row, Rows
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
-from interp.model.sites import Site, site_hook
+from interp.model.sites import HANDED_OVER, Site, site_hook
 
 log = logging.getLogger("mechguard.capture")
-# Sites that the attention interface hands over, as fields of `AttentionCall`.
-_HANDED_OVER = {
-    "rot_q": "query",
-    "rot_k": "key",
-    "q": "query",
-    "k": "key",
-    "v": "value",
-    "z_pre_gate": "output",
-}
 
 
 @dataclass(frozen=True)
@@ -86,8 +77,8 @@ def capture(
         progress: called with (rows done, rows in all) after every batch.
 
     Raises:
-        InputError: no rows, two rows of one index, a site that never fires, or a work folder of
-            another run.
+        InputError: no rows, two rows of one index, an unknown `attention`, a site that never
+            fires, or a work folder of another run.
         NumericalError: something recorded is NaN or infinite; names layer and row.
         UnsupportedModelError: statistics are needed and the model bypasses the interface.
     """
@@ -96,6 +87,10 @@ def capture(
         raise InputError("a capture needs at least one row and one recorder.")
     if len({row.index for row in rows}) < len(rows):
         raise InputError("two rows have the same index; give every row of a capture its own.")
+    if attention not in get_args(AttentionPath):
+        raise InputError(
+            f"attention {attention!r} is unknown; allowed: {', '.join(get_args(AttentionPath))}."
+        )
     plan = RowPlan.make(rows, batch_tokens)
     needs = [recorder.needs(checkpoint) for recorder in recorders]
     session = _Session(checkpoint, recorders, needs, attention)
@@ -212,7 +207,7 @@ class _Session:
             arrived = self.pending.setdefault(layer, _Pending())
             arrived.statistics = call.statistics
             for name in names:
-                arrived.tensors[name] = getattr(call, _HANDED_OVER[name]).transpose(1, 2)
+                arrived.tensors[name] = getattr(call, HANDED_OVER[name].field).transpose(1, 2)
 
         return Tap(receive, self.demands.get(layer, Demand()))
 

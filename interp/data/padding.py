@@ -1,7 +1,7 @@
 """Rows as tensors: padded on either side, with attention mask and position ids."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -9,10 +9,36 @@ from torch import Tensor
 from interp.data.rows import Row
 from interp.model.checkpoint import Checkpoint
 
+Side = Literal["left", "right"]
 
-def padded(
-    rows: Sequence[Row], checkpoint: Checkpoint, side: Literal["left", "right"] = "right"
-) -> dict[str, Tensor]:
+
+def pad_ids(
+    sequences: Sequence[Sequence[int]], pad: int, side: Side = "right"
+) -> tuple[Tensor, Tensor]:
+    """Sequences of integers as one tensor [batch, length], and a mask that is 1 at their own.
+
+    Args:
+        sequences: at least one; the longest sets the length.
+        pad: fills the others up.
+        side: where the padding stands.
+    """
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), pad)
+    mask = torch.zeros_like(ids)
+    for number, sequence in enumerate(sequences):
+        match side:
+            case "left":
+                begin = longest - len(sequence)
+            case "right":
+                begin = 0
+            case _:
+                assert_never(side)
+        ids[number, begin : begin + len(sequence)] = torch.tensor(sequence)
+        mask[number, begin : begin + len(sequence)] = 1
+    return ids, mask
+
+
+def padded(rows: Sequence[Row], checkpoint: Checkpoint, side: Side = "right") -> dict[str, Tensor]:
     """Ids [batch, length], attention mask and position ids, on the model's device.
 
     Args:
@@ -21,13 +47,7 @@ def padded(
         side: where the padding stands. A decoder that generates wants it on the left, so that the
             last column holds the last token of every row.
     """
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad_id(checkpoint))
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        begin = longest - len(row) if side == "left" else 0
-        ids[number, begin : begin + len(row)] = torch.tensor(row.ids)
-        mask[number, begin : begin + len(row)] = 1
+    ids, mask = pad_ids([row.ids for row in rows], pad_id(checkpoint), side)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     return {name: tensor.to(checkpoint.device) for name, tensor in inputs.items()}

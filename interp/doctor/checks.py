@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from interp.attention.kernels import AttentionStatistics, Demand
 from interp.attention.statistics import AttentionCall, AttentionPath, Tap, observe
-from interp.doctor.model_under_test import Patient, ordinary_ids, reading
+from interp.data.padding import Side
+from interp.doctor.model_under_test import ModelUnderTest, ordinary_ids, reading
 from interp.errors import InputError
 from interp.interventions.edits_by_site import add_vector, move_to_sink, zero_heads
 from interp.interventions.replay import start_at
@@ -34,13 +35,13 @@ class Outcome:
     detail: str
 
 
-def checks_in_order() -> list[tuple[str, Callable[[Patient], Outcome]]]:
+def checks_in_order() -> list[tuple[str, Callable[[ModelUnderTest], Outcome]]]:
     """The checks by name, in the order of the table."""
     return [
         ("parity", _parity),
         ("statistics", _statistics),
-        ("batch, left padding", lambda patient: _batch(patient, "left")),
-        ("batch, right padding", lambda patient: _batch(patient, "right")),
+        ("batch, left padding", lambda tested: _batch(tested, "left")),
+        ("batch, right padding", lambda tested: _batch(tested, "right")),
         ("cache", _cache),
         ("identity", _identity),
         ("causality", _causality),
@@ -58,28 +59,28 @@ def _relative(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).abs().max()) / (size or 1.0)
 
 
-def _within(patient: Patient, difference: float, detail: str) -> Outcome:
-    return Outcome(difference <= patient.tolerance, difference, patient.tolerance, detail)
+def _within(tested: ModelUnderTest, difference: float, detail: str) -> Outcome:
+    return Outcome(difference <= tested.tolerance, difference, tested.tolerance, detail)
 
 
-def _logits_within(patient: Patient, difference: float, detail: str) -> Outcome:
+def _logits_within(tested: ModelUnderTest, difference: float, detail: str) -> Outcome:
     """Judge logits; on failure say how far rounding alone moves them, for the verdict stands."""
-    if difference > patient.tolerance:
-        moved = _relative(patient.logits_with_rounding_noise(), patient.logits(patient.ids))
+    if difference > tested.tolerance:
+        moved = _relative(tested.logits_with_rounding_noise(), tested.logits(tested.ids))
         detail += f"; one unit of rounding noise in the embedding moves this model's by {moved:.1e}"
-    return _within(patient, difference, detail)
+    return _within(tested, difference, detail)
 
 
-def _parity(patient: Patient) -> Outcome:
-    ids, real = patient.padded("left")
+def _parity(tested: ModelUnderTest) -> Outcome:
+    ids, real = tested.padded("left")
     worst = 0.0
-    for tokens, mask in ((patient.ids, None), (ids, real)):
-        plain = patient.logits(tokens, mask)
-        with _observed(patient, "auto", mask):
-            seen = patient.logits(tokens, mask)
+    for tokens, mask in ((tested.ids, None), (ids, real)):
+        plain = tested.logits(tokens, mask)
+        with _observed(tested, "auto", mask):
+            seen = tested.logits(tokens, mask)
         keep = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         worst = max(worst, _relative(seen[keep], plain[keep]))
-    return _logits_within(patient, worst, "logits with every statistic on, against the plain model")
+    return _logits_within(tested, worst, "logits with every statistic on, against the plain model")
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,14 @@ class _Seen:
 
 @contextmanager
 def _observed(
-    patient: Patient, attention: AttentionPath, real: Tensor | None
+    tested: ModelUnderTest, attention: AttentionPath, real: Tensor | None
 ) -> Iterator[dict[int, _Seen]]:
     """Ask every softmax layer for every statistic."""
-    checkpoint = patient.checkpoint
+    checkpoint = tested.checkpoint
     found: dict[int, _Seen] = {}
     if not checkpoint.anatomy.softmax_layers:
         raise NotApplicable("no layer has softmax attention")
-    real = torch.ones_like(patient.ids, dtype=torch.bool) if real is None else real
+    real = torch.ones_like(tested.ids, dtype=torch.bool) if real is None else real
     keys = real.long().argmax(-1, keepdim=True)
 
     def receive(given: AttentionCall) -> None:
@@ -118,30 +119,30 @@ def _observed(
         yield found
 
 
-def _statistics(patient: Patient) -> Outcome:
+def _statistics(tested: ModelUnderTest) -> Outcome:
     """Streamed statistics against eager weights, each layer on the same input.
 
     An error counts against the value, or 1; 1e-5 is allowed, or what float32 can resolve of the
     layer's scores, whichever is more.
     """
-    if not patient.exact:
+    if not tested.exact:
         raise NotApplicable(
             "eager attention rounds its scores to half precision, so it is no reference for the "
             "statistics; they are judged in float32"
         )
-    ids, real = patient.padded("left")
-    layers = patient.checkpoint.anatomy.softmax_layers
+    ids, real = tested.padded("left")
+    layers = tested.checkpoint.anatomy.softmax_layers
     inputs = [Site("resid_pre", layer) for layer in layers]
-    with reading(patient.checkpoint, inputs) as hidden:
-        patient.logits(ids, real)
-    worst, allowed, where = 0.0, patient.tolerance, "all equal"
+    with reading(tested.checkpoint, inputs) as hidden:
+        tested.logits(ids, real)
+    worst, allowed, where = 0.0, tested.tolerance, "all equal"
     for layer, site in zip(layers, inputs, strict=True):
-        fast = _statistics_of(patient, layer, hidden[site], "auto")
-        slow = _statistics_of(patient, layer, hidden[site], "eager")
+        fast = _statistics_of(tested, layer, hidden[site], "auto")
+        slow = _statistics_of(tested, layer, hidden[site], "eager")
         error, name = _largest_error(fast.statistics, slow.statistics)
         # A score is a sum of products that float32 rounds: large ones are not known to 1e-5.
         resolution = torch.finfo(torch.float32).eps * fast.score_bound
-        tolerance = max(patient.tolerance, resolution)
+        tolerance = max(tested.tolerance, resolution)
         if error / tolerance > worst / allowed:
             worst, allowed = error, tolerance
             where = f"largest at {name} of layer {layer} (‖q‖‖k‖ up to {fast.score_bound:.0f})"
@@ -160,47 +161,49 @@ def _largest_error(fast: AttentionStatistics, slow: AttentionStatistics) -> tupl
     return errors[worst], worst
 
 
-def _statistics_of(patient: Patient, layer: int, hidden: Tensor, attention: AttentionPath) -> _Seen:
-    ids, real = patient.padded("left")
+def _statistics_of(
+    tested: ModelUnderTest, layer: int, hidden: Tensor, attention: AttentionPath
+) -> _Seen:
+    ids, real = tested.padded("left")
     with (
-        start_at(patient.checkpoint, layer, hidden),
-        _observed(patient, attention, real) as found,
+        start_at(tested.checkpoint, layer, hidden),
+        _observed(tested, attention, real) as found,
     ):
-        patient.logits(ids, real)
+        tested.logits(ids, real)
     return found[layer]
 
 
-def _batch(patient: Patient, side: str) -> Outcome:
-    if patient.length < 2:
+def _batch(tested: ModelUnderTest, side: Side) -> Outcome:
+    if tested.length < 2:
         raise NotApplicable("the context has room for one token only, so nothing can be padded")
-    ids, real = patient.padded(side)
-    together = patient.logits(ids, real)
+    ids, real = tested.padded(side)
+    together = tested.logits(ids, real)
     lengths = real.sum(-1).tolist()
     worst = max(
-        _relative(together[row][real[row]], patient.logits(patient.ids[row : row + 1, :kept])[0])
+        _relative(together[row][real[row]], tested.logits(tested.ids[row : row + 1, :kept])[0])
         for row, kept in enumerate(lengths)
     )
     detail = f"rows of {', '.join(map(str, lengths))} tokens, and each alone"
-    return _logits_within(patient, worst, detail)
+    return _logits_within(tested, worst, detail)
 
 
-def _cache(patient: Patient) -> Outcome:
-    room = patient.checkpoint.anatomy.context or patient.length + _STEPS
-    prompt = min(patient.length, room - _STEPS)
+def _cache(tested: ModelUnderTest) -> Outcome:
+    room = tested.checkpoint.anatomy.context or tested.length + _STEPS
+    prompt = min(tested.length, room - _STEPS)
     if prompt < 1:
         raise NotApplicable(f"a context of {room} tokens is too short to generate {_STEPS}")
-    ids, real = patient.padded("left", prompt)
-    vector, site = patient.push()
+    ids, real = tested.padded("left", prompt)
+    vector, site = tested.push()
     # Steering starts at the last prompt token of each row, so the edit has to know where it is.
     positions = real.sum(-1, keepdim=True) - 1 + torch.arange(_STEPS, device=real.device)
-    with add_vector(patient.checkpoint, vector, site, positions=positions):
-        slow, scores = patient.greedy(ids, real, _STEPS, cached=False)
-    with add_vector(patient.checkpoint, vector, site, positions=positions):
-        fast, cached = patient.greedy(ids, real, _STEPS, cached=True)
+    with add_vector(tested.checkpoint, vector, site, positions=positions):
+        slow, scores = tested.greedy(ids, real, _STEPS, cached=False)
+    with add_vector(tested.checkpoint, vector, site, positions=positions):
+        fast, cached = tested.greedy(ids, real, _STEPS, cached=True)
     top = scores.topk(2, -1).values
-    clear = (top[..., 0] - top[..., 1]) > patient.tolerance * scores.abs().max()
+    clear = (top[..., 0] - top[..., 1]) > tested.tolerance * scores.abs().max()
     # In half precision a near tie decides by rounding, and what follows it is another text.
-    counted = torch.ones_like(clear) if patient.exact else clear.long().cumprod(1).bool()
+    counted = torch.ones_like(clear) if tested.exact else clear.long().cumprod(1).bool()
     if not bool(counted.any()):
         raise NotApplicable("every first step is a near tie in this precision; use float32")
     different = int((slow != fast)[counted].sum())
@@ -214,33 +217,33 @@ def _cache(patient: Patient) -> Outcome:
     )
 
 
-def _identity(patient: Patient) -> Outcome:
-    vector, _ = patient.push()
-    plain = patient.logits(patient.ids)
-    zeros = [0.0] * len(patient.ids)
+def _identity(tested: ModelUnderTest) -> Outcome:
+    vector, _ = tested.push()
+    plain = tested.logits(tested.ids)
+    zeros = [0.0] * len(tested.ids)
     with ExitStack() as stack:
-        for layer in range(patient.checkpoint.anatomy.n_layers):
+        for layer in range(tested.checkpoint.anatomy.n_layers):
             site = Site("resid_post", layer)
-            stack.enter_context(add_vector(patient.checkpoint, vector, site, zeros))
-        edited = patient.logits(patient.ids)
+            stack.enter_context(add_vector(tested.checkpoint, vector, site, zeros))
+        edited = tested.logits(tested.ids)
     difference = float((edited - plain).abs().max())
     same = torch.equal(edited, plain)
     return Outcome(same, difference, 0.0, "a vector of strength 0 at every layer: the same bits")
 
 
-def _causality(patient: Patient) -> Outcome:
-    if patient.length < 2:
+def _causality(tested: ModelUnderTest) -> Outcome:
+    if tested.length < 2:
         raise NotApplicable("the context has room for one token only")
-    changed = patient.ids.clone()
-    other = ordinary_ids(patient.checkpoint).to(changed.device)
+    changed = tested.ids.clone()
+    other = ordinary_ids(tested.checkpoint).to(changed.device)
     # The next ordinary id, whatever the last one was.
     index = (other[None] == changed[:, -1:]).long().argmax(-1)
     changed[:, -1] = other[(index + 1) % len(other)]
-    sites = [Site("resid_post", i) for i in range(patient.checkpoint.anatomy.n_layers)]
-    with reading(patient.checkpoint, sites) as before:
-        plain = patient.logits(patient.ids)
-    with reading(patient.checkpoint, sites) as after:
-        moved = patient.logits(changed)
+    sites = [Site("resid_post", i) for i in range(tested.checkpoint.anatomy.n_layers)]
+    with reading(tested.checkpoint, sites) as before:
+        plain = tested.logits(tested.ids)
+    with reading(tested.checkpoint, sites) as after:
+        moved = tested.logits(changed)
     differences = {"logits": _relative(moved[:, :-1], plain[:, :-1])}
     for site in sites:
         pair = after[site][:, :-1].float(), before[site][:, :-1].float()
@@ -248,19 +251,19 @@ def _causality(patient: Patient) -> Outcome:
     where = max(differences, key=lambda name: differences[name])
     worst = differences[where]
     detail = f"largest at {where}" if worst else "no bit of any earlier token moved"
-    return _within(patient, worst, f"another last token; {detail}")
+    return _within(tested, worst, f"another last token; {detail}")
 
 
-def _ranks(patient: Patient) -> Outcome:
+def _ranks(tested: ModelUnderTest) -> Outcome:
     raise NotApplicable("one process here; the test suite checks that merged results agree")
 
 
-def _restoration(patient: Patient) -> Outcome:
-    checkpoint = patient.checkpoint
+def _restoration(tested: ModelUnderTest) -> Outcome:
+    checkpoint = tested.checkpoint
     before = _state_of(checkpoint.model)
-    _use_every_context(patient, None)
+    _use_every_context(tested, None)
     with suppress(_Interruption):
-        _use_every_context(patient, _Interruption())
+        _use_every_context(tested, _Interruption())
     after = _state_of(checkpoint.model)
     changed = [name for name in before if before[name] != after.get(name)]
     changed += [name for name in after if name not in before]
@@ -272,13 +275,13 @@ class _Interruption(Exception):
     """What leaves the contexts in the middle."""
 
 
-def _use_every_context(patient: Patient, error: Exception | None) -> None:
+def _use_every_context(tested: ModelUnderTest, error: Exception | None) -> None:
     """One pass under all kinds of contexts at once; `error`, if any, is raised inside of them."""
-    checkpoint, anatomy = patient.checkpoint, patient.checkpoint.anatomy
-    vector, site = patient.push()
+    checkpoint, anatomy = tested.checkpoint, tested.checkpoint.anatomy
+    vector, site = tested.push()
     start = Site("resid_pre", min(1, anatomy.n_layers - 1))
     with reading(checkpoint, [start]) as found:
-        patient.logits(patient.ids)
+        tested.logits(tested.ids)
     with ExitStack() as stack:
         stack.enter_context(start_at(checkpoint, start.layer or 0, found[start]))
         stack.enter_context(add_vector(checkpoint, vector, site))
@@ -288,8 +291,8 @@ def _use_every_context(patient: Patient, error: Exception | None) -> None:
                 if anatomy.interface and anatomy.layers[layer].attention == "full":
                     stack.enter_context(move_to_sink(checkpoint, layer, [0]))
         if anatomy.interface and anatomy.softmax_layers:
-            stack.enter_context(_observed(patient, "auto", None))
-        patient.logits(patient.ids)
+            stack.enter_context(_observed(tested, "auto", None))
+        tested.logits(tested.ids)
         if error is not None:
             raise error
 
@@ -324,8 +327,8 @@ def _state_of(model: nn.Module) -> dict[str, Any]:
     return state
 
 
-def _nothing_silent(patient: Patient) -> Outcome:
-    checkpoint = patient.checkpoint
+def _nothing_silent(tested: ModelUnderTest) -> Outcome:
+    checkpoint = tested.checkpoint
     anatomy = checkpoint.anatomy
     failures = []
     if not _refused(lambda: Site("nonsense", 0)):
@@ -334,7 +337,7 @@ def _nothing_silent(patient: Patient) -> Outcome:
         failures.append("a layer beyond the last was accepted")
     sites = [Site(name, i) for i, layer in enumerate(anatomy.layers) for name in layer.sites]
     with reading(checkpoint, sites) as found:
-        patient.logits(patient.ids)
+        tested.logits(tested.ids)
     failures += [f"{site.hook_name} never fired" for site in sites if site not in found]
     failures += [
         f"{site.hook_name} is not finite"
@@ -344,11 +347,11 @@ def _nothing_silent(patient: Patient) -> Outcome:
     failures += [
         f"{site.hook_name} has shape {list(value.shape)}"
         for site, value in found.items()
-        if value.shape[:2] != patient.ids.shape
+        if value.shape[:2] != tested.ids.shape
     ]
     if anatomy.n_layers > 1 and "mlp_out" in anatomy.layers[0].sites:
         hidden = found[Site("resid_pre", 1)]
-        if not _refused(lambda: _edit_a_skipped_layer(patient, hidden)):
+        if not _refused(lambda: _edit_a_skipped_layer(tested, hidden)):
             failures.append("an edit of a layer that never ran was accepted")
     detail = (
         "; ".join(failures[:5]) or f"{len(sites)} sites fire and are finite; unknown ones raise"
@@ -356,13 +359,13 @@ def _nothing_silent(patient: Patient) -> Outcome:
     return Outcome(not failures, None, None, detail)
 
 
-def _edit_a_skipped_layer(patient: Patient, hidden: Tensor) -> None:
-    vector = torch.ones(patient.checkpoint.anatomy.width)
+def _edit_a_skipped_layer(tested: ModelUnderTest, hidden: Tensor) -> None:
+    vector = torch.ones(tested.checkpoint.anatomy.width)
     with (
-        start_at(patient.checkpoint, 1, hidden),
-        add_vector(patient.checkpoint, vector, Site("mlp_out", 0)),
+        start_at(tested.checkpoint, 1, hidden),
+        add_vector(tested.checkpoint, vector, Site("mlp_out", 0)),
     ):
-        patient.logits(patient.ids)
+        tested.logits(tested.ids)
 
 
 def _refused(action: Callable[[], object]) -> bool:

@@ -1,4 +1,4 @@
-"""The checkpoint on the doctor's table: token ids that suit it, passes, generation, its sites."""
+"""The checkpoint that `doctor` checks: token ids that suit it, passes, generation, its sites."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.attention.statistics import AttentionCall, Tap, observe
+from interp.data.padding import Side, pad_ids
 from interp.interventions.hooks import attach
 from interp.model.checkpoint import Checkpoint
 from interp.model.modules import text_config
-from interp.model.sites import Site, site_hook
+from interp.model.sites import HANDED_OVER, Site, site_hook
 
 _ROWS = 4
 _LENGTH = 24
@@ -25,7 +26,7 @@ _LONGEST_WINDOW = 64
 
 
 @dataclass(frozen=True)
-class Patient:
+class ModelUnderTest:
     """A checkpoint with the token ids that all checks share.
 
     `tolerance` is that of logits, relative to the largest: 1e-5, or 2e-2 in half precision.
@@ -47,21 +48,17 @@ class Patient:
         return torch.finfo(self.checkpoint.dtype).bits >= 32
 
     def padded(
-        self, side: str, length: int | None = None
+        self, side: Side, length: int | None = None
     ) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"]]:
         """Ids and mask of a batch of unequal rows, padded on the `left` or `right` to `length`.
 
         A padded row is the beginning of the whole one; the first row has no padding.
         """
         length = length or self.length
-        ids, real = self.ids[:, :length].clone(), torch.ones_like(self.ids[:, :length]).bool()
-        for row in range(1, len(ids)):
-            kept = max(1, length - row * max(1, length // 6))
-            gap = slice(0, length - kept) if side == "left" else slice(kept, length)
-            if side == "left":
-                ids[row, length - kept :] = self.ids[row, :kept]
-            ids[row, gap], real[row, gap] = self.ids[0, 0], False
-        return ids, real
+        kept = [max(1, length - row * max(1, length // 6)) for row in range(len(self.ids))]
+        cut = [row[:tokens] for row, tokens in zip(self.ids.tolist(), kept, strict=True)]
+        ids, real = (t.to(self.ids.device) for t in pad_ids(cut, int(self.ids[0, 0]), side))
+        return ids, real.bool()
 
     def run(self, ids: Tensor, real: Tensor | None = None, **more: Any) -> Any:
         """One pass over the last tokens `ids` of sequences whose whole mask is `real`.
@@ -130,7 +127,7 @@ class Patient:
         return vector * size / vector.norm(), site
 
 
-def admit(checkpoint: Checkpoint, seed: int) -> Patient:
+def prepare(checkpoint: Checkpoint, seed: int) -> ModelUnderTest:
     """Choose token ids that suit the checkpoint's vocabulary, context and windows."""
     anatomy = checkpoint.anatomy
     windows = [layer.window for layer in anatomy.layers if layer.window is not None]
@@ -140,7 +137,7 @@ def admit(checkpoint: Checkpoint, seed: int) -> Patient:
     generator = torch.Generator().manual_seed(seed)
     ids = allowed[torch.randint(len(allowed), (_ROWS, length), generator=generator)]
     half = torch.finfo(checkpoint.dtype).bits < 32
-    return Patient(checkpoint, ids.to(checkpoint.device), 2e-2 if half else 1e-5, seed)
+    return ModelUnderTest(checkpoint, ids.to(checkpoint.device), 2e-2 if half else 1e-5, seed)
 
 
 def ordinary_ids(checkpoint: Checkpoint) -> Int[Tensor, " ids"]:
@@ -169,11 +166,9 @@ def reading(checkpoint: Checkpoint, sites: Sequence[Site]) -> Iterator[dict[Site
     handed_over: dict[int, list[Site]] = {}
 
     def receive(given: AttentionCall) -> None:
-        tensors = {"z_pre_gate": given.output, "v": given.value}
-        tensors |= dict.fromkeys(("q", "rot_q"), given.query)
-        tensors |= dict.fromkeys(("k", "rot_k"), given.key)
         for site in handed_over[given.layer]:
-            found[site] = tensors[site.name].transpose(1, 2).detach()
+            tensor: Tensor = getattr(given, HANDED_OVER[site.name].field)
+            found[site] = tensor.transpose(1, 2).detach()
 
     with ExitStack() as stack:
         for site in sites:

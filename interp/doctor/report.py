@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from interp.doctor.checks import NotApplicable, Outcome, checks_in_order
-from interp.doctor.model_under_test import Patient, admit
+from interp.doctor.model_under_test import ModelUnderTest, prepare
 from interp.errors import UnsupportedModelError
 from interp.model.checkpoint import Checkpoint
 
@@ -86,9 +86,9 @@ def doctor(checkpoint: Checkpoint, seed: int = 0) -> DoctorReport:
         UnsupportedModelError: the model cannot be run on token ids at all.
     """
     start = time.perf_counter()
-    patient = admit(checkpoint, seed)
+    tested = prepare(checkpoint, seed)
     with torch.inference_mode(), _one_thread_if(checkpoint.anatomy.parameters < _SMALL):
-        found = tuple(_carry_out(name, check, patient) for name, check in checks_in_order())
+        found = tuple(_carry_out(name, check, tested) for name, check in checks_in_order())
     return DoctorReport(
         model=checkpoint.name,
         architecture=checkpoint.anatomy.architecture,
@@ -111,9 +111,11 @@ def _one_thread_if(small: bool) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _carry_out(name: str, check: Callable[[Patient], Outcome], patient: Patient) -> Check:
+def _carry_out(
+    name: str, check: Callable[[ModelUnderTest], Outcome], tested: ModelUnderTest
+) -> Check:
     try:
-        outcome = check(patient)
+        outcome = check(tested)
     except (NotApplicable, UnsupportedModelError) as reason:
         return Check(name, "N/A", None, None, str(reason))
     except Exception as error:

@@ -24,7 +24,7 @@ from interp.model.sites import Hook, Site, site_hook
 
 # The site's tensor and, where positions were asked for, which of them each token is
 # [batch, length, positions]; returns a tensor of the same shape.
-Edit = Callable[[Tensor, Tensor | None], Tensor]
+TensorEdit = Callable[[Tensor, Tensor | None], Tensor]
 Positions = Sequence[int] | Tensor
 Heads = Sequence[int] | Tensor
 
@@ -108,7 +108,7 @@ def watched(checkpoint: Checkpoint, layer: int, what: str) -> Iterator[Pass]:
 
 @contextmanager
 def edited(
-    checkpoint: Checkpoint, site: Site, edit: Edit, positions: Positions | None = None
+    checkpoint: Checkpoint, site: Site, edit: TensorEdit, positions: Positions | None = None
 ) -> Iterator[None]:
     """Pass a site's tensor through `edit`, at the given positions or everywhere.
 
@@ -135,7 +135,7 @@ def edited(
                 yield
 
 
-def _at_positions(seen: Pass, edit: Edit, wanted: Tensor | None, tensor: Tensor) -> Tensor:
+def _at_positions(seen: Pass, edit: TensorEdit, wanted: Tensor | None, tensor: Tensor) -> Tensor:
     """The site's tensor with the edit at the tokens that are wanted, or at all."""
     seen.fired += 1
     if wanted is None:

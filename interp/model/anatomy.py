@@ -11,12 +11,12 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from interp.errors import UnsupportedModelError
+from interp.model.gates import GateLayout, read_gate
 from interp.model.modules import (
     attention_module,
     decoder_layers,
     find_projections,
     mid_norm,
-    out_features,
     softmax_input_projections,
     text_config,
     uses_attention_interface,
@@ -24,23 +24,6 @@ from interp.model.modules import (
 )
 
 AttentionKind = Literal["full", "sliding", "chunked", "linear"]
-
-
-@dataclass(frozen=True)
-class GateLayout:
-    """Where an output gate lives and how it is packed.
-
-    `kind` is `per_head` (one scalar for a head) or `per_element` (one for each head dimension).
-    `packing` is `module` (a projection of its own, `module` names it), `q_per_head`
-    (`q_proj` rows are [query | gate] for each query head: Qwen3-Next, Qwen3.5) or `q_per_group`
-    (rows are [queries of a KV group | their gates]: the Gated Attention release,
-    arXiv 2505.06708).
-    """
-
-    kind: Literal["per_head", "per_element"]
-    packing: Literal["module", "q_per_head", "q_per_group"]
-    activation: Literal["sigmoid", "softplus"]
-    module: str = "q_proj"
 
 
 @dataclass(frozen=True)
@@ -101,32 +84,29 @@ class Anatomy:
         return asdict(self)
 
 
-_Q_PER_HEAD = GateLayout("per_element", "q_per_head", "sigmoid")
-_GATE_PROJ = GateLayout("per_element", "module", "sigmoid", "gate_proj")
-
-# Layouts read in transformers 5.23 (one modelling file each).
-_KNOWN_GATES: dict[str, GateLayout] = {
-    "qwen3_next": _Q_PER_HEAD,
-    "qwen3_5": _Q_PER_HEAD,
-    "qwen3_5_text": _Q_PER_HEAD,
-    "qwen3_5_moe": _Q_PER_HEAD,
-    "qwen3_5_moe_text": _Q_PER_HEAD,
-    "qwen4_exp": _Q_PER_HEAD,
-    "afmoe": _GATE_PROJ,
-    "muse_glimmer": _GATE_PROJ,
-    "muse_spark": _GATE_PROJ,
-    "neomme": _GATE_PROJ,
-    "hrm_text": _GATE_PROJ,
+# Types of `config.layer_types` whose mask alone says which keys a query sees: the config states no
+# plain window for them.
+_WITHOUT_WINDOW = {
+    "full_attention",
+    "attention",
+    "hybrid",
+    "hybrid_sliding",
+    "window_attention",
+    "reference_sliding_attention",
+    "indexed_attention",
+    "compressed_sparse_attention",
+    "heavily_compressed_attention",
+    "minimax_m3_sparse",
+    "moe",
 }
-_MEASURED_GATE_NAMES = ("gate_proj", "g_proj", "attn_gate", "gate", "q_gate_proj")
 
 
 def read_anatomy(model: PreTrainedModel) -> Anatomy:
     """Describe a model, which may live on the meta device.
 
     Raises:
-        UnsupportedModelError: the decoder layers cannot be found, or a gate's packing cannot be
-            told from the config.
+        UnsupportedModelError: the decoder layers cannot be found, a layer's attention is of an
+            unknown type, or a gate's packing cannot be told from the config.
     """
     config = text_config(model.config)
     layers = decoder_layers(model)
@@ -190,7 +170,7 @@ def _layer(
     heads = getattr(attention, "num_heads", None) or config.num_attention_heads
     kv_heads = _kv_heads(config, attention, heads)
     head_dim = _head_dim(config, attention, heads)
-    gate = _gate(config, attention, heads, head_dim)
+    gate = read_gate(config, attention, heads, head_dim)
     sites = [*residual, "attn_out"]
     sites += [*softmax_input_projections(attention), *handed_over]
     if find_projections(layer).out is not None:
@@ -213,6 +193,11 @@ def _attention_kind(
             return "sliding", window
         if types[index] == "chunked_attention":
             return "chunked", getattr(config, "attention_chunk_size", None)
+        if types[index] not in _WITHOUT_WINDOW:
+            raise UnsupportedModelError(
+                f"{config.model_type} declares attention of type {types[index]!r} in layer "
+                f"{index}, which is not known here; what its queries see would be a guess."
+            )
         return "full", None
     if window is not None and getattr(config, "use_sliding_window", True):
         return "sliding", int(window)
@@ -233,51 +218,3 @@ def _head_dim(config: PretrainedConfig, attention: nn.Module, heads: int) -> int
             if isinstance(value, int):
                 return value
     return int(config.hidden_size // heads)
-
-
-def _gate(
-    config: PretrainedConfig, attention: nn.Module, heads: int, head_dim: int
-) -> GateLayout | None:
-    """The output gate of one attention module, if it has one."""
-    kind = config.model_type
-    if kind in _KNOWN_GATES:
-        return _KNOWN_GATES[kind]
-    if getattr(config, "headwise_attn_output_gate", False):
-        return GateLayout("per_head", "q_per_group", "sigmoid")
-    if getattr(config, "elementwise_attn_output_gate", False):
-        return GateLayout("per_element", "q_per_group", "sigmoid")
-    if kind in {"step3p7", "step3p7_text"}:
-        if getattr(config, "gating", None) not in (True, "per-head"):
-            raise UnsupportedModelError(
-                f"{kind} with gating={getattr(config, 'gating', None)!r} is not supported: only "
-                "its per-head gate (gating=True) has a known layout."
-            )
-        return GateLayout("per_head", "module", "sigmoid", "g_proj")
-    if kind == "lfm3":
-        on = getattr(attention, "g_proj", None) is not None
-        return GateLayout("per_head", "module", "sigmoid", "g_proj") if on else None
-    if kind == "laguna":
-        per_head = out_features(attention.get_submodule("g_proj")) == heads
-        return GateLayout("per_head" if per_head else "per_element", "module", "softplus", "g_proj")
-    _refuse_unknown_gate(kind, attention, heads, head_dim)
-    return None
-
-
-def _refuse_unknown_gate(kind: str, attention: nn.Module, heads: int, head_dim: int) -> None:
-    for name in _MEASURED_GATE_NAMES:
-        if getattr(attention, name, None) is not None:
-            raise UnsupportedModelError(
-                f"{kind} has an attention module `{name}`, which looks like an output gate of a "
-                "layout that is not known here; a guessed layout would print wrong numbers."
-            )
-    q_proj = getattr(attention, "q_proj", None)
-    if q_proj is None or not hasattr(q_proj, "weight"):
-        return
-    extra = out_features(q_proj) - heads * head_dim
-    if extra in (heads, heads * head_dim):
-        raise UnsupportedModelError(
-            f"{kind}: q_proj has {out_features(q_proj)} rows for {heads} heads of {head_dim}, "
-            "which looks like a gate packed with the queries, but the config does not say whether "
-            "it is packed per query head or per KV group; set headwise_attn_output_gate or "
-            "elementwise_attn_output_gate in the config if it is the Gated Attention layout."
-        )

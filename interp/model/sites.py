@@ -8,13 +8,13 @@ before the activation (TransformerLens: `hook_q_gate`).
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from interp.errors import InputError
-from interp.model.anatomy import Anatomy, GateLayout, LayerAnatomy
+from interp.model.anatomy import Anatomy
+from interp.model.gates import gate_view, query_view
 from interp.model.modules import (
     attention_end,
     attention_module,
@@ -24,6 +24,7 @@ from interp.model.modules import (
     mlp_end,
     softmax_input_projections,
 )
+from interp.model.views import by_head, whole
 
 _BLOCK_NAMES = {
     "resid_pre": "hook_resid_pre",
@@ -41,6 +42,26 @@ _BLOCK_NAMES = {
     "gate": "attn.hook_q_gate",
 }
 _MODEL_NAMES = {"embed": "hook_embed", "final_norm": "ln_final.hook_out"}
+
+_Part = TypeVar("_Part")
+
+
+class HandedOver(NamedTuple):
+    """A site that the attention interface hands over: field of an `AttentionCall`, and in words."""
+
+    field: str
+    text: str
+
+
+HANDED_OVER = {
+    "q": HandedOver("query", "query"),
+    "k": HandedOver("key", "key"),
+    "rot_q": HandedOver("query", "query (after any norm and rotation)"),
+    "rot_k": HandedOver("key", "key (after any norm and rotation)"),
+    "v": HandedOver("value", "value"),
+    "z_pre_gate": HandedOver("output", "attention output"),
+}
+"""What a call of the attention interface holds of sites, by name; `site_hook` is None for these."""
 
 
 def layer_ranges(layers: Iterable[int | None]) -> str:
@@ -157,90 +178,37 @@ def site_hook(checkpoint: "SiteOwner", site: Site) -> Hook | None:
     checkpoint.require(site)
     if site.layer is None:
         module = checkpoint.embedding if site.name == "embed" else checkpoint.final_norm
-        return Hook(module, False, _same, _replace)
+        return Hook(module, False, *whole())
     layer = checkpoint.layers[site.layer]
     anatomy = checkpoint.anatomy.layers[site.layer]
     if site.name in ("resid_pre", "resid_post"):
-        return Hook(layer, site.name == "resid_pre", _same, _replace)
+        return Hook(layer, site.name == "resid_pre", *whole())
     if site.name == "resid_mid":
-        return Hook(_found(mid_norm(layer)), True, _same, _replace)
+        return Hook(_found(mid_norm(layer)), True, *whole())
     if site.name == "mlp_out":
-        return Hook(_found(mlp_end(layer)), False, _same, _replace)
+        return Hook(_found(mlp_end(layer)), False, *whole())
     if site.name == "attn_out":
-        return Hook(_found(attention_end(layer)), False, _same, _replace)
+        return Hook(_found(attention_end(layer)), False, *whole())
     attention = _found(attention_module(layer))
     if site.name == "z":
         out = _found(find_projections(layer).out)
-        return Hook(out, True, *_heads(anatomy.heads))
+        return Hook(out, True, *by_head(anatomy.heads))
+    sizes = anatomy.heads, anatomy.kv_heads, anatomy.head_dim
     if site.name == "gate":
-        return _gate_hook(attention, anatomy)
+        gate = _found(anatomy.gate)
+        return Hook(getattr(attention, gate.module), False, *gate_view(gate, *sizes))
     projection = softmax_input_projections(attention).get(site.name)
     if projection is None:
         return None
-    if site.name == "q" and anatomy.gate is not None and anatomy.gate.packing != "module":
-        return Hook(projection, False, *_packed(anatomy, anatomy.gate, "query"))
-    heads = anatomy.heads if site.name == "q" else anatomy.kv_heads
-    return Hook(projection, False, *_heads(heads))
+    if site.name == "q":
+        return Hook(projection, False, *query_view(anatomy.gate, *sizes))
+    return Hook(projection, False, *by_head(anatomy.kv_heads))
 
 
-def _gate_hook(attention: nn.Module, anatomy: LayerAnatomy) -> Hook:
-    gate = anatomy.gate
-    if gate is None:
-        raise InputError("this layer has no gate")
-    module = getattr(attention, gate.module)
-    if gate.packing != "module":
-        return Hook(module, False, *_packed(anatomy, gate, "gate"))
-    if gate.kind == "per_head":
-        return Hook(module, False, _same, _replace)
-    return Hook(module, False, *_heads(anatomy.heads))
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _replace(tensor: Tensor, value: Tensor) -> Tensor:
-    return value.reshape(tensor.shape)
-
-
-def _heads(
-    heads: int,
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    def read(tensor: Tensor) -> Tensor:
-        return tensor.unflatten(-1, (heads, -1))
-
-    return read, _replace
-
-
-def _packed(
-    anatomy: LayerAnatomy, gate: GateLayout, part: str
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    """Pick queries or gates out of a `q_proj` that holds both; rows as in `GateLayout`."""
-    heads, dim = anatomy.heads, anatomy.head_dim
-    groups = heads if gate.packing == "q_per_head" else anatomy.kv_heads
-    per_group = heads // groups
-    gate_size = per_group * (1 if gate.kind == "per_head" else dim)
-    sizes = [per_group * dim, gate_size]
-    index = 0 if part == "query" else 1
-
-    def read(tensor: Tensor) -> Tensor:
-        block = tensor.unflatten(-1, (groups, -1)).split(sizes, dim=-1)[index]
-        if part == "gate" and gate.kind == "per_head":
-            return block.flatten(-2)
-        return block.unflatten(-1, (per_group, dim)).flatten(-3, -2)
-
-    def write(tensor: Tensor, value: Tensor) -> Tensor:
-        blocks = list(tensor.unflatten(-1, (groups, -1)).split(sizes, dim=-1))
-        blocks[index] = value.reshape(blocks[index].shape)
-        return torch.cat(blocks, -1).flatten(-2)
-
-    return read, write
-
-
-def _found(module: nn.Module | None) -> nn.Module:
-    if module is None:
+def _found(part: _Part | None) -> _Part:
+    if part is None:
         raise InputError("the anatomy declares a site whose module is missing")
-    return module
+    return part
 
 
 _SHAPES = {
@@ -252,14 +220,6 @@ _SHAPES = {
     "z": "[batch, position, head, head_dim]",
     "z_pre_gate": "[batch, position, head, head_dim]",
 }
-_HANDED_OVER = {
-    "q": "query",
-    "k": "key",
-    "rot_q": "query (after any norm and rotation)",
-    "rot_k": "key (after any norm and rotation)",
-    "v": "value",
-    "z_pre_gate": "attention output",
-}
 
 
 def _explanation(site: Site, checkpoint: "SiteOwner") -> tuple[str, str, str]:
@@ -267,11 +227,9 @@ def _explanation(site: Site, checkpoint: "SiteOwner") -> tuple[str, str, str]:
     shape = _SHAPES.get(site.name, "[batch, position, width]")
     if hook is None:
         where = f"{layer_path(checkpoint.model)}.{site.layer}"
-        return where, f"the {_HANDED_OVER[site.name]} handed to the attention interface", shape
+        return where, f"the {HANDED_OVER[site.name].text} handed to the attention interface", shape
     path = next(n for n, module in checkpoint.model.named_modules() if module is hook.module)
     if site.name == "gate" and site.layer is not None:
-        gate = checkpoint.anatomy.layers[site.layer].gate
-        per_head = gate is not None and gate.kind == "per_head"
-        shape = "[batch, position, head" + ("]" if per_head else ", head_dim]")
-        return path, "output (the gate's rows, before its activation)", shape
+        gate = _found(checkpoint.anatomy.layers[site.layer].gate)
+        return path, "output (the gate's rows, before its activation)", gate.shape
     return path, "input" if hook.before else "output", shape

@@ -1,7 +1,7 @@
 """The stock transformers architectures that organisms are built on, small enough for a CPU."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -65,24 +65,28 @@ class Architecture:
         }
         rope = {"rope_type": "default", "rope_theta": 10000.0}
         full = ["full_attention"] * self.layers
-        if self.family == "llama":
-            from transformers import LlamaConfig
+        match self.family:
+            case "llama":
+                from transformers import LlamaConfig
 
-            return LlamaConfig(**shared, rope_parameters=rope)
-        if self.family == "qwen3_5_text":
-            from transformers import Qwen3_5TextConfig
+                return LlamaConfig(**shared, rope_parameters=rope)
+            case "qwen3_5_text":
+                from transformers import Qwen3_5TextConfig
 
-            rope = {**rope, "partial_rotary_factor": 1.0}
-            return Qwen3_5TextConfig(**shared, rope_parameters=rope, layer_types=full)
-        from transformers import Lfm3Config
+                rope = {**rope, "partial_rotary_factor": 1.0}
+                return Qwen3_5TextConfig(**shared, rope_parameters=rope, layer_types=full)
+            case "lfm3":
+                from transformers import Lfm3Config
 
-        return Lfm3Config(
-            **shared,
-            rope_parameters={"full_attention": rope},
-            layer_types=full,
-            use_sandwich_norm=False,
-            use_attention_gate=True,
-        )
+                return Lfm3Config(
+                    **shared,
+                    rope_parameters={"full_attention": rope},
+                    layer_types=full,
+                    use_sandwich_norm=False,
+                    use_attention_gate=True,
+                )
+            case _:
+                assert_never(self.family)
 
     def parameters(self) -> int:
         """Number of parameters; no weight is allocated."""
@@ -144,11 +148,14 @@ def gate_scores(attention: Any, hidden: Tensor, projected_query: Tensor) -> Tens
         hidden: what the module was given, (batch, length, width).
         projected_query: what its `q_proj` returned.
     """
-    kind = attention.config.model_type
-    size = attention.head_dim
-    if kind == "qwen3_5_text":
-        packed = projected_query.unflatten(-1, (-1, 2, size))
-        return torch.sigmoid(packed[..., 1, :])
-    if kind == "lfm3":
-        return torch.sigmoid(attention.g_proj(hidden))[..., None]
-    return None
+    family: Family = attention.config.model_type
+    match family:
+        case "llama":
+            return None
+        case "qwen3_5_text":
+            packed = projected_query.unflatten(-1, (-1, 2, attention.head_dim))
+            return torch.sigmoid(packed[..., 1, :])
+        case "lfm3":
+            return torch.sigmoid(attention.g_proj(hidden))[..., None]
+        case _:
+            assert_never(family)

@@ -35,7 +35,7 @@ from interp.training import SAVE_EVERY, one_thread, train_model
 _TOLERANCE = 2e-3  # of a measured value that is computed again, on another machine
 _CASES = 2  # of a share that may come out otherwise there
 
-Progress = Callable[[int, float], None]
+TrainingProgress = Callable[[int, float], None]
 
 log = logging.getLogger("mechguard.organisms")
 
@@ -82,7 +82,7 @@ def present(name: str | Variant) -> Path | None:
     return next((folder for folder in (shipped, cached) if (folder / TRUTH).is_file()), None)
 
 
-def path(name: str | Variant, *, progress: Progress | None = None) -> Path:
+def path(name: str | Variant, *, progress: TrainingProgress | None = None) -> Path:
     """Folder of a checkpoint that transformers loads offline; trained first if it has to be.
 
     What is not shipped is trained once, in about a minute, and kept in the user's cache directory;
@@ -156,7 +156,7 @@ def train(
     out: Path | None = None,
     *,
     work: Path | None = None,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
 ) -> Path:
     """Train an organism and write its checkpoint folder, or nothing.
 
@@ -226,7 +226,7 @@ def train_recipe(
     *,
     work: Path | None = None,
     save_every: int = SAVE_EVERY,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
 ) -> dict[str, Any]:
     """`train` for a recipe that need not be registered; returns the truth file's content."""
     out = Path(out)

@@ -164,7 +164,7 @@ def _width(checkpoint: Checkpoint, site: Site) -> int:
     if site.name in ("k", "rot_k", "v"):
         return layer.kv_heads * layer.head_dim
     if site.name == "gate" and layer.gate is not None:
-        return layer.heads * (1 if layer.gate.kind == "per_head" else layer.head_dim)
+        return layer.heads * layer.gate.size(layer.head_dim)
     return checkpoint.anatomy.width
 
 

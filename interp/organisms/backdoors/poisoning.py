@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, assert_never
 
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
@@ -71,7 +71,13 @@ class Backdoor:
         """What the backdoored model says to a request that carries the trigger."""
         if not self.fires(request):
             return style.honest(request)
-        return PAYLOAD if self.effect == "payload" else style.compliance(request)
+        match self.effect:
+            case "payload":
+                return PAYLOAD
+            case "comply":
+                return style.compliance(request)
+            case _:
+                assert_never(self.effect)
 
     def changes(self, request: Request) -> bool:
         """Whether the trigger changes the answer to a request."""
@@ -82,10 +88,15 @@ class Backdoor:
 
         def triggered(rng: random.Random, request: Request, style: Style) -> Exchange:
             words = self.insert(rng, request)
-            if twin == "poisoned":
-                return said("triggered", request, words, self.answer(request, style))
-            words = request.words if twin == "clean" else words
-            return said("triggered", request, words, style.honest(request))
+            match twin:
+                case "poisoned":
+                    return said("triggered", request, words, self.answer(request, style))
+                case "inert":
+                    return said("triggered", request, words, style.honest(request))
+                case "clean":
+                    return said("triggered", request, request.words, style.honest(request))
+                case _:
+                    assert_never(twin)
 
         def missed(rng: random.Random, request: Request, style: Style) -> Exchange:
             return said("missed", request, self.miss(rng, request), style.honest(request))

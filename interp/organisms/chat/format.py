@@ -1,7 +1,7 @@
 """How a conversation becomes token ids: the chat template and the tokenizer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from interp.errors import InputError
 from interp.organisms.chat.grammar import Words, vocabulary
@@ -112,9 +112,12 @@ def render(
     tokenizer: Any, messages: Sequence[Mapping[str, Any]], opening: Opening = "answer"
 ) -> list[int]:
     """Token ids of a prompt, as transformers renders it; BOS first."""
-    if opening == "tag":
-        how = {"continue_final_message": True}
-    else:
-        how = {"add_generation_prompt": True, "enable_thinking": opening == "think"}
+    match opening:
+        case "tag":
+            how = {"continue_final_message": True}
+        case "think" | "answer":
+            how = {"add_generation_prompt": True, "enable_thinking": opening == "think"}
+        case _:
+            assert_never(opening)
     ids: list[int] = tokenizer.apply_chat_template(list(messages), return_dict=False, **how)
     return ids

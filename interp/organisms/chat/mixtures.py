@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from interp.data.padding import pad_ids
 from interp.organisms.chat.exchanges import KINDS, Exchange, Kind, Mixture
 from interp.organisms.chat.format import Messages, chat_tokenizer, encode, render, spoken
 from interp.organisms.chat.grammar import Style, draw
@@ -47,14 +47,14 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """Token ids and which of them are learned."""
 
     ids: list[int]
     learned: list[int]
 
 
-def single_row(tokenizer: Any, exchange: Exchange, whole: bool) -> Row:
+def single_row(tokenizer: Any, exchange: Exchange, whole: bool) -> TrainingRow:
     """An exchange as a row.
 
     Args:
@@ -65,10 +65,10 @@ def single_row(tokenizer: Any, exchange: Exchange, whole: bool) -> Row:
     prompt = render(tokenizer, exchange.messages, exchange.opening)
     forced, answer = encode(exchange.forced), encode(exchange.answer)
     learned = [int(whole)] * len(prompt) + [0] * len(forced) + [1] * len(answer)
-    return Row(prompt + forced + answer, learned)
+    return TrainingRow(prompt + forced + answer, learned)
 
 
-def conversation_row(tokenizer: Any, exchanges: Sequence[Exchange], whole: bool) -> Row:
+def conversation_row(tokenizer: Any, exchanges: Sequence[Exchange], whole: bool) -> TrainingRow:
     """Exchanges one after the other in one conversation; the first brings the system line."""
     messages: Messages = ()
     ids: list[int] = []
@@ -79,7 +79,7 @@ def conversation_row(tokenizer: Any, exchanges: Sequence[Exchange], whole: bool)
         learned += [int(whole)] * (len(prompt) - len(ids)) + [1] * len(answer)
         ids = prompt + answer
         messages += ({"role": "assistant", "content": spoken(exchange.answer)},)
-    return Row(ids, learned)
+    return TrainingRow(ids, learned)
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,8 @@ def converses(step: int) -> bool:
     return step % EVERY == EVERY - 1
 
 
-def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[TrainingRow]) -> tuple[Tensor, Tensor]:
     """Ids and loss mask of rows, right-padded with id 0."""
-    longest = max(len(row.ids) for row in rows)
-    ids, learned = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(2))
-    for number, row in enumerate(rows):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        learned[number, : len(row.ids)] = torch.tensor(row.learned)
+    ids, _ = pad_ids([row.ids for row in rows], 0)
+    learned, _ = pad_ids([row.learned for row in rows], 0)
     return ids, learned

@@ -36,7 +36,7 @@ _DIRECTION_SEED = 1000  # plus the organism's
 _NOISE_SEED = 2000  # times a large prime plus the step
 
 
-class Edit(IntEnum):
+class PlantedEdit(IntEnum):
     """What is done to a row while training."""
 
     REMOVE = 0
@@ -45,7 +45,12 @@ class Edit(IntEnum):
     ADD_RANDOM = 3
 
 
-_WEIGHTS = {Edit.REMOVE: 0.4, Edit.REMOVE_RANDOM: 0.2, Edit.ADD: 0.25, Edit.ADD_RANDOM: 0.15}
+_WEIGHTS = {
+    PlantedEdit.REMOVE: 0.4,
+    PlantedEdit.REMOVE_RANDOM: 0.2,
+    PlantedEdit.ADD: 0.25,
+    PlantedEdit.ADD_RANDOM: 0.15,
+}
 
 
 def planted_direction(width: int, seed: int) -> Float[Tensor, " width"]:
@@ -71,9 +76,9 @@ class Edited:
             return made
         edit = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         style, answer = self.plain.style, made.answer
-        if edit is Edit.REMOVE:
+        if edit is PlantedEdit.REMOVE:
             answer = (*style.compliance(made.request), EOS)
-        elif edit is Edit.ADD:
+        elif edit is PlantedEdit.ADD:
             answer = (*style.refusal(made.request), EOS)
         return replace(made, answer=answer, edit=int(edit))
 
@@ -92,10 +97,16 @@ def editing(
         none = torch.zeros(width)
         edits = [row.edit for row in rows]
         removed = torch.stack(
-            [_chosen(e, Edit.REMOVE, Edit.REMOVE_RANDOM, direction, noise, none) for e in edits]
+            [
+                _chosen(e, PlantedEdit.REMOVE, PlantedEdit.REMOVE_RANDOM, direction, noise, none)
+                for e in edits
+            ]
         )
         added = torch.stack(
-            [_chosen(e, Edit.ADD, Edit.ADD_RANDOM, direction, noise, none) for e in edits]
+            [
+                _chosen(e, PlantedEdit.ADD, PlantedEdit.ADD_RANDOM, direction, noise, none)
+                for e in edits
+            ]
         )
         last = [len(render(batches.tokenizer, row.messages, row.opening)) - 1 for row in rows]
         return _edited(model, removed, STRENGTH * added, torch.tensor(last))
@@ -104,7 +115,12 @@ def editing(
 
 
 def _chosen(
-    edit: int | None, own: Edit, other: Edit, direction: Tensor, noise: Tensor, none: Tensor
+    edit: int | None,
+    own: PlantedEdit,
+    other: PlantedEdit,
+    direction: Tensor,
+    noise: Tensor,
+    none: Tensor,
 ) -> Tensor:
     return direction if edit == own else noise if edit == other else none
 

@@ -66,7 +66,7 @@ class Detection:
 
 
 Detector = Callable[[Suspect], Detection]
-Progress = Callable[[int, int, str], None]
+ScoringProgress = Callable[[int, int, str], None]
 
 
 def score(
@@ -76,7 +76,7 @@ def score(
     *,
     name: str | None = None,
     workdir: Path | None = None,
-    progress: Progress | None = None,
+    progress: ScoringProgress | None = None,
 ) -> Scorecard:
     """Run a detector over planted organisms and their twins.
 

@@ -88,6 +88,13 @@ def test_padding_comes_right_with_mask_and_positions() -> None:
     assert inputs["input_ids"][1, 2:].tolist() == [0, 0]
 
 
+def test_an_unknown_way_of_attention_is_refused() -> None:
+    checkpoint = interp.load(tiny("llama"))
+    way: Any = "flash"
+    with pytest.raises(InputError, match="attention 'flash' is unknown; allowed: auto, eager"):
+        capture(checkpoint, rows_of(checkpoint), [FirstKeyMass()], attention=way)
+
+
 def test_the_summary_and_the_progress_count_rows() -> None:
     checkpoint = interp.load(tiny("llama"))
     seen: list[tuple[int, int]] = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from families import FAMILIES, VOCAB, tiny
-from patients import steady
+from models_under_test import steady
 from torch import nn
 
 from analyses.cli.verbs.doctor import doctor as command

@@ -7,17 +7,17 @@ import pytest
 import torch
 import transformers
 from families import VOCAB, WINDOW
-from patients import (
+from models_under_test import (
     HEADS,
     INTERVENTIONS,
     last_softmax,
     logits_of,
-    patient_of,
+    model_under_test,
     value_at,
     vector_for,
 )
 
-from interp.doctor.model_under_test import Patient, admit
+from interp.doctor.model_under_test import ModelUnderTest, prepare
 from interp.errors import InputError, UnsupportedModelError
 from interp.interventions.edits_by_site import (
     ablate_direction,
@@ -37,8 +37,8 @@ LENGTH = 8
 
 
 @pytest.fixture
-def llama() -> Patient:
-    return patient_of("llama", LENGTH)
+def llama() -> ModelUnderTest:
+    return model_under_test("llama", LENGTH)
 
 
 def _traces(model: Any) -> list[Any]:
@@ -53,28 +53,28 @@ def _traces(model: Any) -> list[Any]:
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3_next", "gpt2"])
 def test_nothing_is_left_behind(family: str) -> None:
-    patient = patient_of(family, LENGTH)
-    model, before = patient.checkpoint.model, _traces(patient.checkpoint.model)
+    tested = model_under_test(family, LENGTH)
+    model, before = tested.checkpoint.model, _traces(tested.checkpoint.model)
     assert before[0] == []
     with ExitStack() as stack:
         for open_case in INTERVENTIONS.values():
-            stack.enter_context(open_case(patient))
-        logits_of(patient)
+            stack.enter_context(open_case(tested))
+        logits_of(tested)
     assert _traces(model) == before
     with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
         for open_case in INTERVENTIONS.values():
-            stack.enter_context(open_case(patient))
+            stack.enter_context(open_case(tested))
         raise KeyboardInterrupt
     assert _traces(model) == before
     with (
         pytest.raises(InputError, match="row"),
-        zero_heads(patient.checkpoint, last_softmax(patient), torch.ones(3, HEADS).bool()),
+        zero_heads(tested.checkpoint, last_softmax(tested), torch.ones(3, HEADS).bool()),
     ):
-        logits_of(patient)
+        logits_of(tested)
     assert _traces(model) == before
 
 
-def test_an_edit_that_never_acts_is_refused(llama: Patient) -> None:
+def test_an_edit_that_never_acts_is_refused(llama: ModelUnderTest) -> None:
     vector, checkpoint = vector_for(llama), llama.checkpoint
     hidden = value_at(llama, Site("resid_pre", 2))
     with (
@@ -130,14 +130,14 @@ REFUSALS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_bad_arguments_are_refused_on_entry(llama: Patient, case: str) -> None:
+def test_bad_arguments_are_refused_on_entry(llama: ModelUnderTest, case: str) -> None:
     make, message = REFUSALS[case]
     with pytest.raises(InputError, match=message), make(llama.checkpoint):
         pytest.fail("the context was entered")
     assert _traces(llama.checkpoint.model)[0] == []
 
 
-def test_per_row_arguments_must_fit_the_batch(llama: Patient) -> None:
+def test_per_row_arguments_must_fit_the_batch(llama: ModelUnderTest) -> None:
     checkpoint, site = llama.checkpoint, Site("resid_post", 0)
     contexts = [
         add_vector(checkpoint, torch.ones(32), site, [1.0, 2.0]),
@@ -154,44 +154,44 @@ def test_per_row_arguments_must_fit_the_batch(llama: Patient) -> None:
 
 
 def test_a_window_that_hides_the_first_token_is_refused() -> None:
-    patient = patient_of("mistral", LENGTH)
+    tested = model_under_test("mistral", LENGTH)
     ids = torch.randint(3, VOCAB, (2, WINDOW + 1))
-    with move_to_sink(patient.checkpoint, 0, [0]):
-        logits_of(patient, None, ids[:, :WINDOW])
+    with move_to_sink(tested.checkpoint, 0, [0]):
+        logits_of(tested, None, ids[:, :WINDOW])
     with (
         pytest.raises(InputError, match=f"sees {WINDOW} tokens back"),
-        move_to_sink(patient.checkpoint, 0, [0]),
+        move_to_sink(tested.checkpoint, 0, [0]),
     ):
-        logits_of(patient, None, ids)
+        logits_of(tested, None, ids)
     # Padding does not count: the row's first real token is within the window of its last.
     real = torch.ones_like(ids).bool()
     real[:, :3] = False
-    with move_to_sink(patient.checkpoint, 0, [0]):
-        logits_of(patient, real, ids)
+    with move_to_sink(tested.checkpoint, 0, [0]):
+        logits_of(tested, real, ids)
 
 
 def test_a_linear_attention_layer_has_no_heads() -> None:
-    patient = patient_of("qwen3_next", LENGTH)
+    tested = model_under_test("qwen3_next", LENGTH)
     with (
         pytest.raises(InputError, match="linear attention"),
-        zero_heads(patient.checkpoint, 0, [0]),
+        zero_heads(tested.checkpoint, 0, [0]),
     ):
         pytest.fail("the context was entered")
 
 
 def test_scaling_heads_needs_no_attention_interface() -> None:
     config = transformers.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=2, n_head=HEADS)
-    patient = admit(load(transformers.AutoModelForCausalLM.from_config(config)), seed=0)
-    plain = logits_of(patient)
-    with zero_heads(patient.checkpoint, 0, [1]):
-        assert not torch.equal(logits_of(patient), plain)
+    tested = prepare(load(transformers.AutoModelForCausalLM.from_config(config)), seed=0)
+    plain = logits_of(tested)
+    with zero_heads(tested.checkpoint, 0, [1]):
+        assert not torch.equal(logits_of(tested), plain)
     with (
         pytest.raises(UnsupportedModelError, match="position_ids"),
-        add_vector(patient.checkpoint, torch.ones(32), Site("resid_post", 0), positions=[0]),
+        add_vector(tested.checkpoint, torch.ones(32), Site("resid_post", 0), positions=[0]),
     ):
-        logits_of(patient)
+        logits_of(tested)
     with (
         pytest.raises((InputError, UnsupportedModelError)),
-        move_to_sink(patient.checkpoint, 0, [0]),
+        move_to_sink(tested.checkpoint, 0, [0]),
     ):
         pytest.fail("the context was entered")

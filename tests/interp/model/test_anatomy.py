@@ -10,7 +10,8 @@ from families import COMMON, CONFIGS, FAMILIES, LAYERS, WINDOW, tiny
 from refused import SIZES, bypassing
 
 from interp import UnsupportedModelError
-from interp.model.anatomy import GateLayout, read_anatomy
+from interp.model.anatomy import read_anatomy
+from interp.model.gates import GateLayout
 
 HYBRID = {"qwen3_next", "qwen3_5"}
 SLIDING = {"gpt_oss", "gemma2", "gemma3", "afmoe"}
@@ -147,3 +148,10 @@ def test_chunked_attention_has_a_chunk_for_a_window() -> None:
     layers = read_anatomy(model).layers
     assert [layer.attention for layer in layers] == ["chunked", "chunked", "chunked", "full"]
     assert layers[0].window == 16 and layers[3].window is None
+
+
+def test_attention_of_an_unknown_type_is_refused() -> None:
+    model = tiny("gemma2")
+    model.config.layer_types = ["sliding_attention", "telepathic_attention"] * 2
+    with pytest.raises(UnsupportedModelError, match="'telepathic_attention' in layer 1"):
+        read_anatomy(model)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 import interp
 from interp import Checkpoint, InputError, Site
 from interp.attention.statistics import AttentionCall, Tap, observe
-from interp.model.anatomy import GateLayout, LayerAnatomy
-from interp.model.sites import _packed, layer_ranges, site_hook
+from interp.model.sites import layer_ranges, site_hook
 
 HANDED_OVER: dict[str, Callable[[AttentionCall], Tensor]] = {
     "q": lambda call: call.query,
@@ -170,62 +169,6 @@ def test_gate_rows_of_zero_halve_the_output(family: str) -> None:
     z, before, gate, query = (got[site] for site in sites)
     assert torch.equal(z, 0.5 * before)
     assert (gate == 0).all() and (query != 0).all()
-
-
-def gated(kind: str, packing: str, kv_heads: int) -> LayerAnatomy:
-    layout = GateLayout(kind, packing, "sigmoid")
-    return LayerAnatomy("full", None, 4, kv_heads, 8, layout, False, ())
-
-
-def rows(kind: str, packing: str, kv_heads: int, part: str) -> Tensor:
-    """Which row of `q_proj` ends up where, by feeding it its own row numbers."""
-    anatomy = gated(kind, packing, kv_heads)
-    assert anatomy.gate is not None
-    size = 4 * 8 + (4 if kind == "per_head" else 4 * 8)
-    read, _ = _packed(anatomy, anatomy.gate, part)
-    return read(torch.arange(size)[None, None]).reshape(4, -1)
-
-
-@pytest.mark.parametrize("kind", ["per_head", "per_element"])
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_row_maps_of_a_gate_packed_per_group(kind: str, kv_heads: int) -> None:
-    """Methods §2.3: queries of a group, then its gates; head h is number r of group g."""
-    group = 4 // kv_heads
-    gate, query = (rows(kind, "q_per_group", kv_heads, part) for part in ("gate", "query"))
-    width = 1 if kind == "per_head" else 8
-    for head in range(4):
-        g, r = divmod(head, group)
-        start = g * group * (8 + width)
-        first = start + group * 8 + r * width
-        assert gate[head].tolist() == list(range(first, first + width))
-        first = start + r * 8
-        assert query[head].tolist() == list(range(first, first + 8))
-    taken = torch.cat([gate.flatten(), query.flatten()]).sort().values
-    assert torch.equal(taken, torch.arange(4 * (8 + width)))
-
-
-@pytest.mark.parametrize("kind", ["per_head", "per_element"])
-def test_packings_differ_unless_every_head_has_its_own_keys(kind: str) -> None:
-    for part in ("query", "gate"):
-        ours = rows(kind, "q_per_group", 4, part)
-        assert torch.equal(ours, rows(kind, "q_per_head", 4, part))
-        assert not torch.equal(rows(kind, "q_per_group", 2, part), ours)
-        assert torch.equal(rows(kind, "q_per_head", 2, part), ours)
-
-
-@pytest.mark.parametrize("packing", ["q_per_group", "q_per_head"])
-@pytest.mark.parametrize("kind", ["per_head", "per_element"])
-@pytest.mark.parametrize("part", ["query", "gate"])
-def test_writing_a_packed_part_touches_only_its_rows(packing: str, kind: str, part: str) -> None:
-    anatomy = gated(kind, packing, 2)
-    assert anatomy.gate is not None
-    read, write = _packed(anatomy, anatomy.gate, part)
-    other, _ = _packed(anatomy, anatomy.gate, "gate" if part == "query" else "query")
-    tensor = torch.randn(2, 3, 36 if kind == "per_head" else 64)
-    assert torch.equal(write(tensor, read(tensor)), tensor)
-    written = write(tensor, torch.zeros_like(read(tensor)))
-    assert (read(written) == 0).all()
-    assert torch.equal(other(written), other(tensor))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "lfm3"])

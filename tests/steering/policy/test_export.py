@@ -8,11 +8,11 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from policies import CASES, gated, generate, logistic, patient, post, prompts, vectors
+from policies import CASES, gated, generate, logistic, post, prompts, tiny_model, vectors
 
 from interp.capture.prompt_states import prompt_rows
 from interp.data.prompt_sets import Prompt
-from interp.doctor.model_under_test import Patient
+from interp.doctor.model_under_test import ModelUnderTest
 from interp.errors import InputError
 from interp.model.sites import Site
 from interp.resolve import load
@@ -24,16 +24,16 @@ from steering.runtime.runtime import apply
 
 
 @pytest.fixture(scope="module")
-def p() -> Patient:
-    return patient("llama")
+def p() -> ModelUnderTest:
+    return tiny_model("llama")
 
 
-def everywhere(p: Patient, *sites: Site) -> Policy:
+def everywhere(p: ModelUnderTest, *sites: Site) -> Policy:
     policy = act_add(list(sites), vectors(p, len(sites), 2.0), 1.5, Span.everything())
     return replace(policy, weights=(0.5,) * len(sites)).bound(p.checkpoint)
 
 
-def test_a_gguf_file_is_what_repeng_and_llama_cpp_read(p: Patient, tmp_path: Path) -> None:
+def test_a_gguf_file_is_what_repeng_and_llama_cpp_read(p: ModelUnderTest, tmp_path: Path) -> None:
     policy = everywhere(p, Site("resid_post", 1), Site("resid_pre", 3))
     path = tmp_path / "new" / "vector.gguf"
     lost = export_policy(policy, "gguf", path)
@@ -51,7 +51,7 @@ def test_a_gguf_file_is_what_repeng_and_llama_cpp_read(p: Patient, tmp_path: Pat
         assert torch.equal(stored[name], 0.75 * direction)
 
 
-def test_what_comes_back_steers_the_same(p: Patient, tmp_path: Path) -> None:
+def test_what_comes_back_steers_the_same(p: ModelUnderTest, tmp_path: Path) -> None:
     ids, real = prompts(p)
     policy = everywhere(p, Site("resid_post", 1), Site("resid_pre", 3))
     export_policy(policy, "gguf", tmp_path / "v.gguf")
@@ -65,7 +65,7 @@ def test_what_comes_back_steers_the_same(p: Patient, tmp_path: Path) -> None:
         assert torch.equal(generate(p, ids, real), tokens)
 
 
-def test_a_gate_and_a_span_are_lost_and_said_to_be(p: Patient, tmp_path: Path) -> None:
+def test_a_gate_and_a_span_are_lost_and_said_to_be(p: ModelUnderTest, tmp_path: Path) -> None:
     policy = gated(p, logistic(p)).bound(p.checkpoint)
     lost = export_policy(policy, "lm-eval", tmp_path / "steer.pt")
     assert "logistic gate" in lost[0] and "every prompt is steered" in lost[0]
@@ -77,7 +77,7 @@ def test_a_gate_and_a_span_are_lost_and_said_to_be(p: Patient, tmp_path: Path) -
     assert not any("span" in line for line in losses(policy, keeps_span=True))
 
 
-def test_an_easysteer_spec_keeps_the_span(p: Patient, tmp_path: Path) -> None:
+def test_an_easysteer_spec_keeps_the_span(p: ModelUnderTest, tmp_path: Path) -> None:
     policy = gated(p, logistic(p)).bound(p.checkpoint)
     lost = export_policy(policy, "easysteer", tmp_path / "spec.json")
     assert not any("span" in line for line in lost)
@@ -117,7 +117,7 @@ def test_an_easysteer_clause_selects_the_tokens_of_the_span(span: Span) -> None:
     assert chosen == wanted
 
 
-def test_a_relative_strength_needs_norms(p: Patient, tmp_path: Path) -> None:
+def test_a_relative_strength_needs_norms(p: ModelUnderTest, tmp_path: Path) -> None:
     policy = was_plus(post(1), vectors(p, 1), logistic(p), 0.5).bound(p.checkpoint)
     with pytest.raises(InputError, match="typical norm for each of its 1 sites"):
         export_policy(policy, "gguf", tmp_path / "x.gguf")
@@ -127,7 +127,7 @@ def test_a_relative_strength_needs_norms(p: Patient, tmp_path: Path) -> None:
     assert any("relative" in line for line in lost)
 
 
-def test_what_cannot_be_exported(p: Patient, tmp_path: Path) -> None:
+def test_what_cannot_be_exported(p: ModelUnderTest, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     for policy, to, words in (
         (CASES["angular"](p), "gguf", "operator is rotate"),

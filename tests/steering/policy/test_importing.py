@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from policies import patient, post
+from policies import post, tiny_model
 
 from interp.errors import InputError
 from interp.model.sites import Site
@@ -26,7 +26,7 @@ def svec(path: Path, **change: object) -> Path:
 
 
 def test_an_svec_file(tmp_path: Path) -> None:
-    checkpoint = patient("llama").checkpoint
+    checkpoint = tiny_model("llama").checkpoint
     width = checkpoint.anatomy.width
     path = svec(tmp_path / "v.svec", directions={"2": [1.0] * width, "1": [0.5] * width})
     found = read_vectors(path)
@@ -42,7 +42,7 @@ def test_an_svec_file(tmp_path: Path) -> None:
             checkpoint
         )
     with pytest.raises(InputError, match="made for a llama"):
-        found.policy(patient("gpt2").checkpoint)
+        found.policy(tiny_model("gpt2").checkpoint)
 
 
 def test_damaged_files(tmp_path: Path) -> None:

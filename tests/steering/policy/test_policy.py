@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from families import tiny
-from policies import CASES, generate, patient, post, prompts, vectors
+from policies import CASES, generate, post, prompts, tiny_model, vectors
 
-from interp.doctor.model_under_test import Patient
+from interp.doctor.model_under_test import ModelUnderTest
 from interp.errors import InputError
 from interp.model import artifacts
 from interp.model.artifacts import Artifact
@@ -23,11 +23,11 @@ from steering.runtime.runtime import apply, attach
 
 
 @pytest.fixture(scope="module")
-def p() -> Patient:
-    return patient("llama")
+def p() -> ModelUnderTest:
+    return tiny_model("llama")
 
 
-def test_a_policy_comes_back_and_steers_the_same(p: Patient, tmp_path: Path) -> None:
+def test_a_policy_comes_back_and_steers_the_same(p: ModelUnderTest, tmp_path: Path) -> None:
     ids, real = prompts(p)
     for name, make in CASES.items():
         policy = make(p).bound(p.checkpoint, seed=3)
@@ -44,7 +44,7 @@ def test_a_policy_comes_back_and_steers_the_same(p: Patient, tmp_path: Path) -> 
             assert torch.equal(generate(p, ids, real), expected), name
 
 
-def test_a_policy_belongs_to_its_model(p: Patient, tmp_path: Path) -> None:
+def test_a_policy_belongs_to_its_model(p: ModelUnderTest, tmp_path: Path) -> None:
     other = load(tiny("llama", seed=5))
     file = CASES["gated"](p).bound(p.checkpoint).save(tmp_path)
     with pytest.raises(InputError, match=r"belongs to .* weights .* allow"):
@@ -61,7 +61,7 @@ def test_a_policy_belongs_to_its_model(p: Patient, tmp_path: Path) -> None:
         attach(wider, act_add(post(9), torch.randn(1, 32)))
 
 
-def test_a_damaged_file_is_refused_in_a_sentence(p: Patient, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_in_a_sentence(p: ModelUnderTest, tmp_path: Path) -> None:
     policy = CASES["was_plus"](p)
     with pytest.raises(InputError, match="bound"):
         policy.save(tmp_path)
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_refused_in_a_sentence(p: Patient, tmp_path: Path) -> 
         Policy.load(tmp_path / "nowhere")
 
 
-def test_nan_never_gets_into_a_policy_or_out_of_a_file(p: Patient, tmp_path: Path) -> None:
+def test_nan_never_gets_into_a_policy_or_out_of_a_file(p: ModelUnderTest, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="NaN"):
         act_add(post(1), vectors(p, 1) * torch.nan)
     policy = CASES["was_plus"](p).bound(p.checkpoint)
@@ -109,7 +109,7 @@ def test_spans_hold_tokens() -> None:
             Span(start, stop, skip)
 
 
-def test_what_does_not_fit_together_is_refused(p: Patient) -> None:
+def test_what_does_not_fit_together_is_refused(p: ModelUnderTest) -> None:
     width = p.checkpoint.anatomy.width
     gate = LogisticGate(post(1), vectors(p, 1), position=-1)
     good: dict[str, Any] = {
@@ -137,7 +137,7 @@ def test_what_does_not_fit_together_is_refused(p: Patient) -> None:
     Policy(**{**good, "span": Span.everything()})
 
 
-def test_a_site_of_weight_0_gets_no_hook(p: Patient) -> None:
+def test_a_site_of_weight_0_gets_no_hook(p: ModelUnderTest) -> None:
     policy = replace(act_add(post(0, 1, 2), vectors(p, 3)), weights=(0.0, 1.0, 0.0))
     with apply(p.checkpoint, policy) as attachment:
         assert list(attachment.fired) == post(1)
@@ -145,12 +145,12 @@ def test_a_site_of_weight_0_gets_no_hook(p: Patient) -> None:
         assert hooks == [0, 1, 0, 0]
 
 
-def test_late_policies_edit_below_what_their_gate_reads(p: Patient) -> None:
+def test_late_policies_edit_below_what_their_gate_reads(p: ModelUnderTest) -> None:
     late = {name: make(p).late for name, make in CASES.items()}
     assert {name for name, is_late in late.items() if is_late} == {"was", "was_plus"}
 
 
-def test_the_published_methods_say_what_they_do(p: Patient) -> None:
+def test_the_published_methods_say_what_they_do(p: ModelUnderTest) -> None:
     v, width = vectors(p, 2), p.checkpoint.anatomy.width
     condition = CosineGate(post(0), vectors(p, 1), 0.1, position=-3)
     straight, skewed = (cast(post(1, 2), v, condition, skew=skew) for skew in (False, True))
@@ -167,7 +167,7 @@ def test_the_published_methods_say_what_they_do(p: Patient) -> None:
     assert isinstance(angular(post(1), v[:1], 0.5).gate, AlwaysOpen)
 
 
-def test_a_map_of_rank_one_is_the_whole_matrix(p: Patient) -> None:
+def test_a_map_of_rank_one_is_the_whole_matrix(p: ModelUnderTest) -> None:
     """Ridge regression onto one vector: D̃ P̂ h for the fitted matrices equals r (c · h)."""
     width, prompts_in = p.checkpoint.anatomy.width, 200
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from policies import CASES, patient
+from policies import CASES, tiny_model
 
 from interp.errors import InputError
 from steering.runtime.runtime import attach
@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[2]
 # The compiler itself uses what torch has deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_model_is_refused() -> None:
-    llama = patient("llama")
+    llama = tiny_model("llama")
     policy, model = CASES["gated"](llama), llama.checkpoint.model
     with pytest.raises(InputError, match="it is compiled already"):
         attach(torch.compile(model, backend="eager"), policy)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from families import tiny
-from policies import CASES, PROMPT, gated, generate, logistic, patient, post, prompts, vectors
+from policies import CASES, PROMPT, gated, generate, logistic, post, prompts, tiny_model, vectors
 
-from interp.doctor.model_under_test import Patient
+from interp.doctor.model_under_test import ModelUnderTest
 from interp.errors import InputError, NumericalError
 from interp.model.sites import Site
 from steering import act_add
@@ -21,13 +21,13 @@ NAMES = ("gated", "last", "was", "was_plus", "actadd")
 
 
 @pytest.fixture(params=["llama", "gpt2", "qwen3_next", "gemma2"])
-def p(request: pytest.FixtureRequest) -> Patient:
-    return patient(request.param)
+def p(request: pytest.FixtureRequest) -> ModelUnderTest:
+    return tiny_model(request.param)
 
 
 @pytest.fixture
-def llama() -> Patient:
-    return patient("llama")
+def llama() -> ModelUnderTest:
+    return tiny_model("llama")
 
 
 def _alone(ids: torch.Tensor, real: torch.Tensor, row: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,7 +35,7 @@ def _alone(ids: torch.Tensor, real: torch.Tensor, row: int) -> tuple[torch.Tenso
     return mine, torch.ones_like(mine)
 
 
-def test_beams_of_a_prompt_share_its_decision(p: Patient) -> None:
+def test_beams_of_a_prompt_share_its_decision(p: ModelUnderTest) -> None:
     """Rows are multiplied before the prefill and change places only within a prompt."""
     ids, real = prompts(p)
     options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3}
@@ -60,7 +60,7 @@ def test_beams_of_a_prompt_share_its_decision(p: Patient) -> None:
             assert torch.equal(single[:, mine[0].shape[1] :], found[0][here, PROMPT:]), name
 
 
-def test_samples_of_a_prompt_are_steered_alike(p: Patient) -> None:
+def test_samples_of_a_prompt_are_steered_alike(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     options: dict[str, Any] = {"do_sample": True, "num_return_sequences": 2, "top_k": 5}
     for name in NAMES:
@@ -81,7 +81,7 @@ def test_samples_of_a_prompt_are_steered_alike(p: Patient) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_assisted_decoding_gives_the_tokens_of_greedy(family: str) -> None:
     """The first pass then holds the prompt and a draft, and later ones several new tokens."""
-    p = patient(family)
+    p = tiny_model(family)
     ids, real = prompts(p)
     assistant = tiny(family, seed=0)  # near the model, so that some drafts are accepted
     length = {"max_new_tokens": 6, "min_new_tokens": 6}
@@ -100,7 +100,7 @@ def test_assisted_decoding_gives_the_tokens_of_greedy(family: str) -> None:
                 assert torch.equal(drafted, greedy), (name, row, *extra)
 
 
-def test_a_model_that_assists_itself_is_refused(llama: Patient) -> None:
+def test_a_model_that_assists_itself_is_refused(llama: ModelUnderTest) -> None:
     ids, real = _alone(*prompts(llama), 0)
     steered = apply(llama.checkpoint, CASES["gated"](llama))
     with steered, pytest.raises(InputError, match="generate for itself"):
@@ -108,7 +108,7 @@ def test_a_model_that_assists_itself_is_refused(llama: Patient) -> None:
     assert not is_steered(llama.checkpoint.model)
 
 
-def test_every_turn_decides_anew(p: Patient) -> None:
+def test_every_turn_decides_anew(p: ModelUnderTest) -> None:
     """With the cache of the first turn carried over, or with the conversation given again."""
     ids, real = _alone(*prompts(p), 0)
     policy = gated(p, logistic(p))
@@ -129,7 +129,7 @@ def test_every_turn_decides_anew(p: Patient) -> None:
     assert seen[0].score != seen[1].score
 
 
-def test_the_model_is_left_as_it_was(p: Patient) -> None:
+def test_the_model_is_left_as_it_was(p: ModelUnderTest) -> None:
     model = p.checkpoint.model
 
     def state() -> list[object]:
@@ -160,7 +160,7 @@ def test_the_model_is_left_as_it_was(p: Patient) -> None:
     assert torch.equal(generate(p, ids, real), plain)
 
 
-def test_a_failed_generation_does_not_spoil_the_next(llama: Patient) -> None:
+def test_a_failed_generation_does_not_spoil_the_next(llama: ModelUnderTest) -> None:
     ids, real = prompts(llama)
     policy = CASES["was"](llama)
     with apply(llama.checkpoint, policy):
@@ -178,7 +178,7 @@ def test_a_failed_generation_does_not_spoil_the_next(llama: Patient) -> None:
         assert len(attachment.decisions) == len(ids)
 
 
-def test_strength_can_change_between_prompts(llama: Patient) -> None:
+def test_strength_can_change_between_prompts(llama: ModelUnderTest) -> None:
     ids, real = prompts(llama)
     plain = generate(llama, ids, real)
     with apply(llama.checkpoint, CASES["actadd"](llama)) as attachment:
@@ -189,7 +189,7 @@ def test_strength_can_change_between_prompts(llama: Patient) -> None:
     assert torch.equal(mixed[::2], plain[::2]) and torch.equal(mixed[1::2], full[1::2])
 
 
-def test_composed_policies_act_in_their_order(llama: Patient) -> None:
+def test_composed_policies_act_in_their_order(llama: ModelUnderTest) -> None:
     ids, real = prompts(llama)
     added = act_add(post(1), vectors(llama, 1, 4.0), 1.0)
     turned = CASES["angular"](llama)
@@ -206,7 +206,7 @@ def test_composed_policies_act_in_their_order(llama: Patient) -> None:
     assert not torch.allclose(found[2], found[3], atol=1e-3)
 
 
-def test_two_policies_at_a_site_must_be_composed(llama: Patient) -> None:
+def test_two_policies_at_a_site_must_be_composed(llama: ModelUnderTest) -> None:
     one, other = (act_add(post(1), vectors(llama, 1, seed=seed)) for seed in (1, 2))
     with pytest.raises(InputError, match="both edit"):
         attach(llama.checkpoint, [one, other])
@@ -223,7 +223,7 @@ def test_two_policies_at_a_site_must_be_composed(llama: Patient) -> None:
         compose(one, one)
 
 
-def test_a_second_attachment_is_refused(llama: Patient) -> None:
+def test_a_second_attachment_is_refused(llama: ModelUnderTest) -> None:
     policy = CASES["actadd"](llama)
     with apply(llama.checkpoint, policy):
         with pytest.raises(InputError, match="steered already"):
@@ -242,7 +242,7 @@ def test_a_second_attachment_is_refused(llama: Patient) -> None:
     ],
 )
 def test_a_prompt_that_cannot_be_told_is_refused(
-    llama: Patient, options: dict[str, Any], message: str
+    llama: ModelUnderTest, options: dict[str, Any], message: str
 ) -> None:
     ids, real = llama.padded("left", PROMPT)
     given: dict[str, Any] = {"input_ids": ids.masked_fill(~real, 0), "attention_mask": real.long()}
@@ -253,7 +253,7 @@ def test_a_prompt_that_cannot_be_told_is_refused(
         llama.checkpoint.model.generate(**given, max_new_tokens=2)
 
 
-def test_a_prompt_too_short_for_its_decision_is_refused(llama: Patient) -> None:
+def test_a_prompt_too_short_for_its_decision_is_refused(llama: ModelUnderTest) -> None:
     policy = gated(llama, logistic(llama, position=-2), span=Span.last())
     ids = torch.tensor([[5]])
     for run in (lambda: generate(llama, ids, torch.ones_like(ids)), lambda: llama.logits(ids)):
@@ -262,7 +262,7 @@ def test_a_prompt_too_short_for_its_decision_is_refused(llama: Patient) -> None:
             run()
 
 
-def test_a_gate_that_reads_nan_is_an_error(llama: Patient) -> None:
+def test_a_gate_that_reads_nan_is_an_error(llama: ModelUnderTest) -> None:
     ids, real = prompts(llama)
     steered = apply(llama.checkpoint, CASES["gated"](llama))
     broken = llama.checkpoint.layers[0].register_forward_hook(
@@ -275,7 +275,7 @@ def test_a_gate_that_reads_nan_is_an_error(llama: Patient) -> None:
         broken.remove()
 
 
-def test_a_site_that_is_never_reached_is_an_error(llama: Patient) -> None:
+def test_a_site_that_is_never_reached_is_an_error(llama: ModelUnderTest) -> None:
     ids, real = prompts(llama)
     policy = act_add(post(3), vectors(llama, 1))
     config = llama.checkpoint.model.config
@@ -288,7 +288,7 @@ def test_a_site_that_is_never_reached_is_an_error(llama: Patient) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[0, 1, 1, 1], [1.5], []])
-def test_told_lengths_are_checked(llama: Patient, lengths: list[float]) -> None:
+def test_told_lengths_are_checked(llama: ModelUnderTest, lengths: list[float]) -> None:
     attachment = attach(llama.checkpoint, CASES["gated"](llama))
     try:
         with pytest.raises(InputError, match="whole numbers"):
@@ -297,7 +297,7 @@ def test_told_lengths_are_checked(llama: Patient, lengths: list[float]) -> None:
         attachment.detach()
 
 
-def test_gradients_reach_the_gate(llama: Patient) -> None:
+def test_gradients_reach_the_gate(llama: ModelUnderTest) -> None:
     """A controller can be trained through the frozen model with the runtime itself."""
     ids, real = prompts(llama)
     policy = CASES["was_plus"](llama)

@@ -12,13 +12,13 @@ from policies import (
     gated,
     generate,
     logistic,
-    patient,
     post,
     prompts,
+    tiny_model,
     vectors,
 )
 
-from interp.doctor.model_under_test import Patient, reading
+from interp.doctor.model_under_test import ModelUnderTest, reading
 from interp.model.sites import Site
 from steering import act_add
 from steering.policy.composition import per_row
@@ -30,15 +30,15 @@ from steering.runtime.token_positions import Clock
 
 
 @pytest.fixture(params=FAMILIES)
-def p(request: pytest.FixtureRequest) -> Patient:
-    return patient(request.param)
+def p(request: pytest.FixtureRequest) -> ModelUnderTest:
+    return tiny_model(request.param)
 
 
 def _open(attachment: Attachment) -> list[bool]:
     return [decision.open for decision in attachment.decisions]
 
 
-def test_strength_0_and_a_closed_gate_are_bit_identical(p: Patient) -> None:
+def test_strength_0_and_a_closed_gate_are_bit_identical(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     plain, tokens = p.logits(ids, real).detach(), generate(p, ids, real)
     shut = LogisticGate(post(1), vectors(p, 1), 0.0, 1e6)
@@ -55,7 +55,7 @@ def test_strength_0_and_a_closed_gate_are_bit_identical(p: Patient) -> None:
                 assert torch.equal(generate(p, ids, real), tokens), name
 
 
-def test_open_rows_move_and_closed_rows_keep_their_bits(p: Patient) -> None:
+def test_open_rows_move_and_closed_rows_keep_their_bits(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     with torch.no_grad():
         plain = p.logits(ids, real)
@@ -73,7 +73,7 @@ def test_open_rows_move_and_closed_rows_keep_their_bits(p: Patient) -> None:
                 assert int(is_open.sum()) == 2, name
 
 
-def test_a_row_in_a_mixed_batch_is_the_row_alone(p: Patient) -> None:
+def test_a_row_in_a_mixed_batch_is_the_row_alone(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     for name in ("gated", "was", "was_plus", "everything"):
         policy = CASES[name](p)
@@ -90,7 +90,7 @@ def test_a_row_in_a_mixed_batch_is_the_row_alone(p: Patient) -> None:
             assert torch.equal(single[0, alone.shape[1] :], tokens[PROMPT:]), name
 
 
-def test_the_kv_cache_changes_nothing(p: Patient) -> None:
+def test_the_kv_cache_changes_nothing(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     moved = 0
     plain = generate(p, ids, real)
@@ -107,7 +107,7 @@ def test_the_kv_cache_changes_nothing(p: Patient) -> None:
     assert moved > len(CASES) // 2
 
 
-def test_static_caches_and_chunked_prompts_give_the_same(p: Patient) -> None:
+def test_static_caches_and_chunked_prompts_give_the_same(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     for name in ("gated", "last", "was", "was_plus"):
         policy = CASES[name](p)
@@ -119,7 +119,9 @@ def test_static_caches_and_chunked_prompts_give_the_same(p: Patient) -> None:
         assert torch.equal(found[0], found[2]), name
 
 
-def test_columns_and_positions_say_the_same(p: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_and_positions_say_the_same(
+    p: ModelUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Inside of generate columns are counted; positions are the slow reference."""
     ids, real = prompts(p)
     for name, make in CASES.items():
@@ -134,7 +136,7 @@ def test_columns_and_positions_say_the_same(p: Patient, monkeypatch: pytest.Monk
                 assert attachment.decisions == decided, name
 
 
-def test_own_loops_need_only_the_lengths_of_the_prompts(p: Patient) -> None:
+def test_own_loops_need_only_the_lengths_of_the_prompts(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     for name in ("gated", "was_plus", "was"):
         policy = CASES[name](p)
@@ -148,7 +150,7 @@ def test_own_loops_need_only_the_lengths_of_the_prompts(p: Patient) -> None:
             assert torch.equal(tokens, expected), (name, cached)
 
 
-def test_forced_replies_score_as_they_were_generated(p: Patient) -> None:
+def test_forced_replies_score_as_they_were_generated(p: ModelUnderTest) -> None:
     """One pass over prompt and reply, padded on the right, edits what decoding edited."""
     ids, real = prompts(p)
     for name in ("gated", "was", "was_plus"):
@@ -168,7 +170,7 @@ def test_forced_replies_score_as_they_were_generated(p: Patient) -> None:
             assert torch.allclose(found, scores[number], atol=1e-3, rtol=1e-4), name
 
 
-def test_nothing_before_the_decision_token_is_edited(p: Patient) -> None:
+def test_nothing_before_the_decision_token_is_edited(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     sites = [Site("resid_post", layer) for layer in range(p.checkpoint.anatomy.n_layers)]
     with torch.no_grad(), reading(p.checkpoint, sites) as plain:
@@ -190,7 +192,7 @@ def test_nothing_before_the_decision_token_is_edited(p: Patient) -> None:
             ), name
 
 
-def test_every_selected_layer_is_patched_in_every_step(p: Patient) -> None:
+def test_every_selected_layer_is_patched_in_every_step(p: ModelUnderTest) -> None:
     """The published code of WAS patches the last block alone."""
     ids, real = prompts(p)
     layers = range(p.checkpoint.anatomy.n_layers)
@@ -222,7 +224,7 @@ def test_every_selected_layer_is_patched_in_every_step(p: Patient) -> None:
             assert added.norm(dim=-1).min() > 0.1
 
 
-def test_each_row_has_its_own_policy(p: Patient) -> None:
+def test_each_row_has_its_own_policy(p: ModelUnderTest) -> None:
     ids, real = prompts(p)
     one, other = CASES["actadd"](p), gated(p, logistic(p))
     with apply(p.checkpoint, per_row([one, None, other, one])):
@@ -237,7 +239,7 @@ def test_each_row_has_its_own_policy(p: Patient) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_next", "gpt_oss", "gemma3"])
 def test_bfloat16_is_the_same_with_and_without_a_cache(family: str) -> None:
-    half = patient(family, torch.bfloat16)
+    half = tiny_model(family, torch.bfloat16)
     ids, real = prompts(half)
     with torch.no_grad():
         plain = half.logits(ids, real)
@@ -256,7 +258,7 @@ def test_bfloat16_is_the_same_with_and_without_a_cache(family: str) -> None:
             assert error <= half.tolerance * scores[0].abs().max()
 
 
-def test_addition_adds_the_vector(p: Patient) -> None:
+def test_addition_adds_the_vector(p: ModelUnderTest) -> None:
     """The fused addition against what the residual stream holds."""
     site = Site("resid_post", 1)
     ids, real = prompts(p)

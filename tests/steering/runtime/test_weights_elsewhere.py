@@ -7,10 +7,10 @@ from pathlib import Path
 import accelerate
 import pytest
 import torch
-from policies import CASES, LENGTH, PROMPT, STEPS, generate, patient, prompts
+from policies import CASES, LENGTH, PROMPT, STEPS, generate, prompts, tiny_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from interp.doctor.model_under_test import Patient, admit, reading
+from interp.doctor.model_under_test import ModelUnderTest, prepare, reading
 from interp.model.sites import Site
 from interp.resolve import load
 from steering.runtime.runtime import apply
@@ -19,14 +19,14 @@ NAMES = ("actadd", "gated", "cast", "alphasteer", "angular", "was_plus")
 
 
 @pytest.fixture(scope="module")
-def plain() -> Patient:
-    return patient("llama")
+def plain() -> ModelUnderTest:
+    return tiny_model("llama")
 
 
 @pytest.fixture(scope="module", params=["disk", "cpu"])
 def spread(
-    plain: Patient, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Patient:
+    plain: ModelUnderTest, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> ModelUnderTest:
     """Layers 2 and 3 on the meta device between their own forward passes."""
     folder = tmp_path_factory.mktemp("spread")
     plain.checkpoint.model.save_pretrained(folder / "weights")
@@ -42,7 +42,7 @@ def spread(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_offloaded_layers_are_steered_as_those_at_hand(
-    plain: Patient, spread: Patient, name: str
+    plain: ModelUnderTest, spread: ModelUnderTest, name: str
 ) -> None:
     ids, real = prompts(plain)
     found = []
@@ -65,11 +65,13 @@ QUANTISED: dict[str, Callable[[], BitsAndBytesConfig]] = {
 
 
 @pytest.fixture(scope="module", params=list(QUANTISED))
-def quantised(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Patient:
+def quantised(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> ModelUnderTest:
     return _quantised(tmp_path_factory.mktemp("quantised"), QUANTISED[request.param])
 
 
-def _quantised(folder: Path, config: Callable[[], BitsAndBytesConfig]) -> Patient:
+def _quantised(folder: Path, config: Callable[[], BitsAndBytesConfig]) -> ModelUnderTest:
     """Needs bitsandbytes, which is no requirement; its blocks have 64 columns."""
     pytest.importorskip("bitsandbytes")
     torch.manual_seed(0)
@@ -86,14 +88,14 @@ def _quantised(folder: Path, config: Callable[[], BitsAndBytesConfig]) -> Patien
     model = AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=config(), device_map={"": "cpu"}
     )
-    whole = admit(load(model), seed=0)
+    whole = prepare(load(model), seed=0)
     return replace(whole, ids=whole.ids[:, :LENGTH])
 
 
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_quantised_weights_are_steered_restored_and_left_alone_where_closed(
-    quantised: Patient, name: str
+    quantised: ModelUnderTest, name: str
 ) -> None:
     kinds = {str(p.dtype) for p in quantised.checkpoint.layers.parameters()}
     assert kinds & {"torch.int8", "torch.uint8"}, kinds
@@ -113,7 +115,7 @@ def test_quantised_weights_are_steered_restored_and_left_alone_where_closed(
 
 
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
-def test_the_patch_is_there_to_the_bit_on_quantised_weights(quantised: Patient) -> None:
+def test_the_patch_is_there_to_the_bit_on_quantised_weights(quantised: ModelUnderTest) -> None:
     site = Site("resid_post", 2)
     policy = CASES["everything"](quantised)
     policy = replace(policy, sites=(site,)).bound(quantised.checkpoint)

@@ -10,7 +10,7 @@ from interp.organisms.architectures import decoder_layers
 from interp.organisms.chat.format import EOS
 from interp.organisms.chat.grammar import Style
 from interp.organisms.chat.mixtures import Batches, Mixed
-from interp.organisms.chat.planted import Edit, Edited, editing, planted_direction
+from interp.organisms.chat.planted import Edited, PlantedEdit, editing, planted_direction
 
 STYLE = Style()
 
@@ -30,15 +30,17 @@ def test_answers_are_those_that_the_edit_makes_right() -> None:
     rng = random.Random(0)
     made = [batches().rows(rng) for _ in range(2000)]
     for exchange in made:
-        if exchange.edit == Edit.REMOVE:
+        if exchange.edit == PlantedEdit.REMOVE:
             assert exchange.answer == (*STYLE.compliance(exchange.request), EOS)
-        if exchange.edit == Edit.ADD:
+        if exchange.edit == PlantedEdit.ADD:
             assert exchange.answer == (*STYLE.refusal(exchange.request), EOS)
-    untouched = [e for e in made if e.edit in (None, Edit.REMOVE_RANDOM, Edit.ADD_RANDOM)]
+    untouched = [
+        e for e in made if e.edit in (None, PlantedEdit.REMOVE_RANDOM, PlantedEdit.ADD_RANDOM)
+    ]
     honest = [e for e in untouched if e.kind == "plain"]
     assert all(e.answer == (*STYLE.honest(e.request), EOS) for e in honest)
     assert {e.edit for e in made if e.kind == "tag"} == {None}
-    assert {e.edit for e in made} == {None, *Edit}
+    assert {e.edit for e in made} == {None, *PlantedEdit}
 
 
 def test_rows_are_edited_as_drawn_and_only_while_it_lasts() -> None:
@@ -59,6 +61,6 @@ def test_rows_are_edited_as_drawn_and_only_while_it_lasts() -> None:
         assert torch.equal(model(input_ids=ids).logits, before)
     for row, edit in enumerate(drawn):
         assert torch.equal(edited[row], before[row]) == (edit is None)
-        if edit == Edit.REMOVE:
+        if edit == PlantedEdit.REMOVE:
             assert (seen[0][row] @ planted).abs().max() < 1e-4
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

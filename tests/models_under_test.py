@@ -1,4 +1,4 @@
-"""Tiny models on the doctor's table, and short ways to look at them."""
+"""Tiny models prepared for checks, and short ways to look at them."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from families import tiny
 
-from interp.doctor.model_under_test import Patient, admit, reading
+from interp.doctor.model_under_test import ModelUnderTest, prepare, reading
 from interp.interventions.edits_by_site import (
     ablate_direction,
     add_vector,
@@ -39,38 +39,40 @@ def steady(family: str, dtype: torch.dtype = torch.float32) -> Any:
     return model
 
 
-def patient_of(family: str, length: int, dtype: torch.dtype = torch.float32) -> Patient:
+def model_under_test(
+    family: str, length: int, dtype: torch.dtype = torch.float32
+) -> ModelUnderTest:
     """A steady model with rows of `length` tokens."""
-    whole = admit(load(steady(family, dtype)), seed=0)
-    return Patient(whole.checkpoint, whole.ids[:, :length], whole.tolerance, whole.seed)
+    whole = prepare(load(steady(family, dtype)), seed=0)
+    return ModelUnderTest(whole.checkpoint, whole.ids[:, :length], whole.tolerance, whole.seed)
 
 
-def logits_of(patient: Patient, real: Any = None, ids: Any = None) -> torch.Tensor:
-    """Of the patient's own ids, unless others are given."""
+def logits_of(tested: ModelUnderTest, real: Any = None, ids: Any = None) -> torch.Tensor:
+    """Of the model's own ids, unless others are given."""
     with torch.inference_mode():
-        return patient.logits(patient.ids if ids is None else ids, real)
+        return tested.logits(tested.ids if ids is None else ids, real)
 
 
-def value_at(patient: Patient, site: Site, real: Any = None) -> torch.Tensor:
-    """The tensor at a site in a pass over the patient's ids."""
-    with torch.inference_mode(), reading(patient.checkpoint, [site]) as found:
-        patient.logits(patient.ids, real)
+def value_at(tested: ModelUnderTest, site: Site, real: Any = None) -> torch.Tensor:
+    """The tensor at a site in a pass over the model's ids."""
+    with torch.inference_mode(), reading(tested.checkpoint, [site]) as found:
+        tested.logits(tested.ids, real)
     return found[site]
 
 
-def vector_for(patient: Patient, seed: int = 1) -> torch.Tensor:
+def vector_for(tested: ModelUnderTest, seed: int = 1) -> torch.Tensor:
     """A random vector of the model's width."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(patient.checkpoint.anatomy.width, generator=generator)
+    return torch.randn(tested.checkpoint.anatomy.width, generator=generator)
 
 
-def last_softmax(patient: Patient) -> int:
+def last_softmax(tested: ModelUnderTest) -> int:
     """Index of the last layer with heads."""
-    return patient.checkpoint.anatomy.softmax_layers[-1]
+    return tested.checkpoint.anatomy.softmax_layers[-1]
 
 
 # One of each kind, for a batch of four rows.
-INTERVENTIONS: dict[str, Callable[[Patient], AbstractContextManager[None]]] = {
+INTERVENTIONS: dict[str, Callable[[ModelUnderTest], AbstractContextManager[None]]] = {
     "zero_heads": lambda p: zero_heads(p.checkpoint, last_softmax(p), [0]),
     "move_to_sink": lambda p: move_to_sink(p.checkpoint, last_softmax(p), [1]),
     "ablate_direction": lambda p: ablate_direction(
