@@ -22,10 +22,10 @@ import transformers
 from shared import LAYERS, VOCABULARY, random_llama, rewrite, write
 
 import interp
-from interp.capture.plan import RowPlan
 from interp.capture.recorders import ResidualNorms
 from interp.capture.run import capture
 from interp.capture.store import Activations
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row, id_rows
 
 

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig
 
-from interp.capture.plan import RowPlan
 from interp.data.padding import ends, pad_id, padded
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.resume.files import write_atomically
 
 Edit = Callable[[Sequence[Row]], AbstractContextManager[None]]
@@ -47,7 +47,7 @@ class Reply:
 
 @torch.no_grad()
 def replies(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Sequence[Row],
     *,
     max_new_tokens: int = 64,
@@ -92,7 +92,7 @@ def replies(
 
 @torch.no_grad()
 def next_logits(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Sequence[Row],
     *,
     edit: Edit | None = None,
@@ -118,7 +118,7 @@ def next_logits(
 
 @torch.no_grad()
 def token_log_probabilities(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Sequence[Row],
     begins: Sequence[int],
     *,
@@ -173,7 +173,7 @@ def _keeps_logits(model: Any) -> bool:
 
 
 @torch.no_grad()
-def continuations(checkpoint: Checkpoint, rows: Sequence[Row], most: int) -> list[list[int]]:
+def continuations(checkpoint: LoadedModel, rows: Sequence[Row], most: int) -> list[list[int]]:
     """Greedy continuations of rows, run as one batch, each with the token that ends it, if any.
 
     Args:
@@ -203,7 +203,7 @@ def _cut(new: list[int], stops: Sequence[int]) -> list[int]:
     return new[: end + 1]
 
 
-def _reply(checkpoint: Checkpoint, new: list[int]) -> Reply:
+def _reply(checkpoint: LoadedModel, new: list[int]) -> Reply:
     tokenizer: Any = checkpoint.tokenizer
     ended = bool(new) and new[-1] in ends(checkpoint)
     kept = new[:-1] if ended else new
@@ -240,7 +240,7 @@ def _stored(path: Path | None, batch: Sequence[Row]) -> list[Reply] | None:
         return None  # a damaged file costs one batch
 
 
-def _require_room(checkpoint: Checkpoint, rows: Sequence[Row], most: int) -> None:
+def _require_room(checkpoint: LoadedModel, rows: Sequence[Row], most: int) -> None:
     if checkpoint.tokenizer is None:
         raise InputError(f"{checkpoint.name} has no tokenizer, so its replies cannot be read.")
     if not rows or most < 1:

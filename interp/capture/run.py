@@ -26,9 +26,10 @@ from interp.attention.statistics import (
     require_interface,
 )
 from interp.capture import ranks
-from interp.capture.plan import RowPlan, Workdir
+from interp.capture.plan import Workdir
 from interp.capture.recorder import LayerBatch, Needs, Recorder
 from interp.data.padding import padded
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row, Rows
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint

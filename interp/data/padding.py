@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from interp.data.rows import Row
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 
 Side = Literal["left", "right"]
 
@@ -38,7 +38,7 @@ def pad_ids(
     return ids, mask
 
 
-def padded(rows: Sequence[Row], checkpoint: Checkpoint, side: Side = "right") -> dict[str, Tensor]:
+def padded(rows: Sequence[Row], checkpoint: LoadedModel, side: Side = "right") -> dict[str, Tensor]:
     """Ids [batch, length], attention mask and position ids, on the model's device.
 
     Args:
@@ -53,7 +53,7 @@ def padded(rows: Sequence[Row], checkpoint: Checkpoint, side: Side = "right") ->
     return {name: tensor.to(checkpoint.device) for name, tensor in inputs.items()}
 
 
-def pad_id(checkpoint: Checkpoint) -> int:
+def pad_id(checkpoint: LoadedModel) -> int:
     """The token that fills a row up: the tokenizer's own where the model knows it, else 0.
 
     What stands there is masked, so any token of the model serves.
@@ -63,7 +63,7 @@ def pad_id(checkpoint: Checkpoint) -> int:
     return int(pad) if pad is not None and 0 <= pad < known else 0
 
 
-def ends(checkpoint: Checkpoint) -> list[int]:
+def ends(checkpoint: LoadedModel) -> list[int]:
     """The tokens that end a turn, as the model's generation config and tokenizer name them."""
     model: Any = checkpoint.model
     named = [

@@ -15,7 +15,7 @@ from typing import Any
 
 from interp.data.sources import csv_table, from_data_set, json_lines
 from interp.errors import InputError, first_line
-from interp.model.checkpoint import Checkpoint, vocabulary_size
+from interp.model.loaded import LoadedModel, vocabulary_size
 
 _SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
@@ -150,7 +150,7 @@ def _from_datasets(source: str) -> Texts:
 
 
 def text_rows(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     texts: Sequence[Texts],
     *,
     length: int,
@@ -204,7 +204,7 @@ def text_rows(
 
 
 def _require_feasible(
-    checkpoint: Checkpoint, texts: Sequence[Texts], length: int, prefix: int, max_sequences: int
+    checkpoint: LoadedModel, texts: Sequence[Texts], length: int, prefix: int, max_sequences: int
 ) -> None:
     if length < 2:
         raise InputError(f"a length of {length} leaves no query to look back; give 2 or more.")
@@ -245,7 +245,7 @@ def _first_ids(
     return prefix + ids[: length - len(prefix)]
 
 
-def id_rows(checkpoint: Checkpoint, domains: Mapping[str, Sequence[Sequence[int]]]) -> Rows:
+def id_rows(checkpoint: LoadedModel, domains: Mapping[str, Sequence[Sequence[int]]]) -> Rows:
     """Rows from token ids, for a model without a tokenizer or ids made elsewhere.
 
     Raises:
@@ -268,7 +268,7 @@ def id_rows(checkpoint: Checkpoint, domains: Mapping[str, Sequence[Sequence[int]
     return Rows(tuple(rows), bos is not None and first == {bos})
 
 
-def bos_prefix(checkpoint: Checkpoint, bos: bool | None) -> list[int]:
+def bos_prefix(checkpoint: LoadedModel, bos: bool | None) -> list[int]:
     """The special ids that stand before a text: the tokenizer's own, or as asked.
 
     Raises:
@@ -310,7 +310,7 @@ def _own_prefix(tokenizer: Any) -> list[int]:
     raise InputError("the tokenizer has no token that survives decoding and encoding.")
 
 
-def _require_context(checkpoint: Checkpoint, length: int) -> None:
+def _require_context(checkpoint: LoadedModel, length: int) -> None:
     context = checkpoint.anatomy.context
     if context is not None and length > context:
         raise InputError(

@@ -13,21 +13,24 @@ instruction and `t_post_inst` the last of `post_instruction` (Zhao et al., arXiv
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from interp.data.rows import Row, bos_prefix
 from interp.errors import InputError, first_line
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 
 Message = Mapping[str, Any]
+Conversation = str | Sequence[Message]
+"""A text, which is the user's one message, or messages with `role` and `content`."""
 Span = tuple[int, int]
+_Model = TypeVar("_Model", bound=LoadedModel)
 _WORDS_ALONE = (
     "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
 )
 
 
 def chat_row(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     messages: Sequence[Message],
     *,
     thinking: str | None = None,
@@ -74,7 +77,55 @@ def chat_row(
     return Row(index, tuple(ids), domain, segments)
 
 
-def with_chat_template(checkpoint: Checkpoint, template: str | None) -> Checkpoint:
+def conversations(given: Conversation | Sequence[Conversation]) -> list[Sequence[Message]]:
+    """What a user gives as one or several conversations, each as a sequence of messages.
+
+    Args:
+        given: a text; one conversation; or a sequence of texts and conversations.
+
+    Raises:
+        InputError: nothing was given, or something that is neither text nor messages.
+    """
+    if isinstance(given, str):
+        return [({"role": "user", "content": given},)]
+    if not _is_list(given) or not given:
+        raise InputError(
+            f"conversations were given as {_short(given)}; give a text, a list of messages such as "
+            "{'role': 'user', 'content': 'Hello'}, or a list of texts or of such lists."
+        )
+    if all(isinstance(entry, Mapping) for entry in given):
+        return [_messages(given)]
+    return [
+        ({"role": "user", "content": entry},) if isinstance(entry, str) else _messages(entry)
+        for entry in given
+    ]
+
+
+def _messages(given: Any) -> Sequence[Message]:
+    if not _is_list(given) or not given:
+        raise InputError(
+            f"a conversation was given as {_short(given)}; give a text, or a list of messages such "
+            "as {'role': 'user', 'content': 'Hello'}."
+        )
+    for message in given:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise InputError(
+                f"a message was given as {_short(message)}; it needs role and content, such as "
+                "{'role': 'user', 'content': 'Hello'}."
+            )
+    return list(given)
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes)
+
+
+def _short(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def with_chat_template(checkpoint: _Model, template: str | None) -> _Model:
     """The same checkpoint with another chat template; the user's tokenizer is left as it is.
 
     Args:
@@ -115,7 +166,7 @@ def t_post_inst(row: Row) -> int:
     return row.segments["post_instruction"][1] - 1
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Any:
+def _tokenizer(checkpoint: LoadedModel) -> Any:
     tokenizer: Any = checkpoint.tokenizer
     if tokenizer is None:
         raise InputError(f"{checkpoint.name} has no tokenizer, so no conversation can be rendered.")
@@ -123,7 +174,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
         raise InputError(
             f"{checkpoint.name} has no chat template; it is a base model. Name the template that "
             "it was tuned with, or `plain` for the words alone (on the command line "
-            "--chat-template, in Python interp.segments.with_chat_template)."
+            "--chat-template, in Python interp.data.with_chat_template)."
         )
     if not tokenizer.is_fast:
         raise InputError(

@@ -1,159 +1,85 @@
-"""A checkpoint: model, tokenizer and anatomy."""
+"""A checkpoint: what users load, measure, and talk to."""
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import nn
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-
-from interp.errors import InputError, UnsupportedModelError
-from interp.model.anatomy import Anatomy
-from interp.model.modules import decoder_layers, final_norm, text_config
-from interp.model.sites import Site
+from interp.data.rows import Row
+from interp.data.segments import Conversation, chat_row, conversations
+from interp.errors import InputError
+from interp.generation import Edit, Reply, replies
+from interp.model.loaded import LoadedModel
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@runtime_checkable
+class SteeringPolicy(Protocol):
+    """What may steer a checkpoint that generates, such as a `steering.Policy` or a composition."""
+
+    def as_edit(self, checkpoint: "Checkpoint") -> Edit:
+        """What `interp.generation` opens around each batch, so that it is steered."""
+
+
+class Checkpoint(LoadedModel):
     """Model + tokenizer + anatomy.
 
     `name` is what the user asked for; `revision` the hub commit, if any. The model is the user's
     own object: nothing in it is renamed or replaced.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
-    anatomy: Anatomy
-    name: str
-    revision: str | None = None
+    def rows(self, messages: Conversation | Sequence[Conversation], **template: Any) -> list[Row]:
+        """Conversations as this checkpoint reads them: token ids and segments, in order.
 
-    @cached_property
-    def layers(self) -> nn.ModuleList:
-        """The decoder layers."""
-        return decoder_layers(self.model)
-
-    @cached_property
-    def decoder(self) -> nn.Module:
-        """The module that embeds ids and runs the layers, without the unembedding."""
-        return next(m for m in self.model.modules() if any(c is self.layers for c in m.children()))
-
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        module: nn.Module = self.model.get_input_embeddings()
-        return module
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm after the last layer.
+        Args:
+            messages: a text; one conversation, as messages with `role` and `content` that end with
+                the user's; or a sequence of texts and conversations.
+            **template: further arguments of the chat template, such as `enable_thinking`.
 
         Raises:
-            UnsupportedModelError: there is none.
+            InputError: nothing or no conversation was given, the checkpoint has no tokenizer or no
+                chat template, or the template refuses or rewrites a message.
         """
-        module = final_norm(self.model)
-        if module is None:
-            raise UnsupportedModelError(
-                f"{self.anatomy.architecture} has no norm after its last layer that mechguard knows"
-            )
-        return module
+        given = conversations(messages)
+        return [chat_row(self, one, index=i, **template) for i, one in enumerate(given)]
 
-    @property
-    def device(self) -> torch.device:
-        """Where token ids go."""
-        return self.embedding.get_parameter("weight").device
+    def chat(
+        self,
+        messages: Conversation,
+        *,
+        max_new_tokens: int = 64,
+        policy: SteeringPolicy | None = None,
+        **template: Any,
+    ) -> Reply:
+        """The greedy reply to one conversation.
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the embedding's weights."""
-        return self.embedding.get_parameter("weight").dtype
+        Args:
+            messages: a text, or messages with `role` and `content` that end with the user's.
+            max_new_tokens: most tokens of the reply.
+            policy: steers the reply, such as a `steering.Policy` or what `steering.compose` gives.
+            **template: further arguments of the chat template, such as `enable_thinking`.
 
-    def require(self, site: Site) -> None:
-        """Check that the checkpoint has a site.
+        Returns:
+            What the model says, a thought included as it stands; `interp.data.thoughts` separates
+            it from the answer.
 
         Raises:
-            InputError: naming what was asked for and what exists.
+            InputError: as for `rows`; several conversations, no budget, something that is no
+                policy or does not suit this checkpoint, or a reply that does not fit the context.
         """
-        if site.layer is None:
-            return
-        if not 0 <= site.layer < self.anatomy.n_layers:
+        if policy is not None and not isinstance(policy, SteeringPolicy):
             raise InputError(
-                f"there is no layer {site.layer}: {self.name} has layers 0 to "
-                f"{self.anatomy.n_layers - 1}."
+                f"policy was given as a {type(policy).__name__}; give a steering policy, such as "
+                "steering.Policy.load(path), or None."
             )
-        here = self.anatomy.layers[site.layer]
-        if site.name not in here.sites:
+        budget: Any = max_new_tokens
+        if not isinstance(budget, int) or isinstance(budget, bool):
             raise InputError(
-                f"layer {site.layer} of {self.name} ({here.attention} attention) has no site "
-                f"{site.name!r}; it has {', '.join(here.sites)}."
+                f"max_new_tokens was given as {max_new_tokens!r}; give a whole number of tokens, 1 "
+                "or more."
             )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and values of all weights, 16 hex digits.
-
-        A weight of more than 65,536 elements enters by an even sample of them and its sum, so that
-        a large checkpoint costs seconds.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(_sample(_offloaded(self.model, name) if tensor.is_meta else tensor))
-        return digest.hexdigest()[:16]
-
-    @cached_property
-    def tokenizer_hash(self) -> str | None:
-        """SHA-256 over the vocabulary, its post-processing and the chat template, 16 hex digits."""
-        if self.tokenizer is None:
-            return None
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = backend.to_str() if backend is not None else str(sorted(self.tokenizer.get_vocab()))
-        template = getattr(self.tokenizer, "chat_template", None)
-        return hashlib.sha256(f"{text}{template}".encode()).hexdigest()[:16]
-
-    def bridge(self) -> Any:
-        """A `TransformerBridge` on a copy of this model, for circuits work.
-
-        The bridge renames parameters and forces eager attention, so it gets weights of its own.
-        """
-        from interp.model.bridge import to_bridge
-
-        return to_bridge(self.model, self.tokenizer, self.name)
-
-
-def _offloaded(model: PreTrainedModel, name: str) -> torch.Tensor:
-    """A weight that accelerate keeps in memory or on disk between forward passes.
-
-    Raises:
-        InputError: the weight has no values anywhere.
-    """
-    from accelerate.utils import align_module_device
-
-    path, _, own = name.rpartition(".")
-    module = model.get_submodule(path)
-    if not hasattr(module, "_hf_hook"):
-        raise InputError(
-            f"{name} lies on the meta device and has no values; load the checkpoint's weights."
-        )
-    with align_module_device(module, "cpu"):
-        tensor: torch.Tensor = getattr(module, own).detach()
-    return tensor
-
-
-def _sample(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().reshape(-1)
-    if flat.numel() > 65536:
-        step = flat.numel() // 65536
-        total = flat.double().sum() if flat.is_floating_point() else flat.sum()
-        flat = torch.cat([flat[::step].double(), total.double()[None]])
-    data: bytes = flat.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-    return data
-
-
-def vocabulary_size(checkpoint: Checkpoint) -> int:
-    """Rows of the embedding."""
-    return int(text_config(checkpoint.model.config).vocab_size)
+        rows = self.rows(messages, **template)
+        if len(rows) != 1:
+            raise InputError(
+                f"chat was given {len(rows)} conversations and answers one; for several call "
+                "interp.generation.replies(checkpoint, checkpoint.rows(conversations))."
+            )
+        edit = None if policy is None else policy.as_edit(self)
+        return replies(self, rows, max_new_tokens=max_new_tokens, edit=edit)[0]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp.capture.plan import RowPlan
 from interp.capture.prompt_states import prompt_rows, prompt_states
 from interp.checks import require_type
 from interp.data.padding import padded
 from interp.data.prompt_sets import PromptSet
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.model import artifacts

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.capture.plan import RowPlan
 from interp.data.padding import padded
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.generation import Edit, Reply

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from interp.capture.plan import RowPlan
 from interp.capture.prompt_states import prompt_rows
 from interp.data.padding import ends
 from interp.data.prompt_sets import Prompt
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, replies

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.capture.plan import RowPlan
 from interp.data.padding import padded
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, next_logits, replies

@@ -12,9 +12,9 @@ from families import tiny
 from safetensors import SafetensorError
 
 import interp
-from interp.capture.plan import RowPlan
 from interp.capture.recorders import FirstKeyMass
 from interp.capture.run import capture
+from interp.data.row_plan import RowPlan
 from interp.data.rows import Row, id_rows
 from interp.errors import InputError
 from interp.resume import files as planning

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 import interp
 from interp import Checkpoint, InputError, MechguardError, UnsupportedModelError
-from interp.model.checkpoint import vocabulary_size
+from interp.model.loaded import vocabulary_size
 from interp.resolve import blueprint
 
 IDS = torch.tensor([[5, 9, 33, 12, 80]])

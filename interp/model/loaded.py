@@ -1,0 +1,186 @@
+"""A loaded model: model, tokenizer and anatomy, and what follows from these alone.
+
+`interp.model.checkpoint.Checkpoint` is one that can be talked to. What lies below generation takes
+a `LoadedModel`, so that a checkpoint may import it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from interp.errors import InputError, UnsupportedModelError
+from interp.model.anatomy import Anatomy
+from interp.model.modules import decoder_layers, final_norm, text_config
+from interp.model.sites import Site
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedModel:
+    """Model + tokenizer + anatomy.
+
+    `name` is what the user asked for; `revision` the hub commit, if any. The model is the user's
+    own object: nothing in it is renamed or replaced.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    anatomy: Anatomy
+    name: str
+    revision: str | None = None
+
+    def __repr__(self) -> str:
+        anatomy = self.anatomy
+        parts = [
+            self.name,
+            anatomy.model_type,
+            f"{anatomy.n_layers} layers x {anatomy.width}",
+            f"{_counted(anatomy.parameters)} parameters",
+            str(self.dtype).removeprefix("torch."),
+            str(self.device),
+        ]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @cached_property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers."""
+        return decoder_layers(self.model)
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The module that embeds ids and runs the layers, without the unembedding."""
+        return next(m for m in self.model.modules() if any(c is self.layers for c in m.children()))
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        module: nn.Module = self.model.get_input_embeddings()
+        return module
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last layer.
+
+        Raises:
+            UnsupportedModelError: there is none.
+        """
+        module = final_norm(self.model)
+        if module is None:
+            raise UnsupportedModelError(
+                f"{self.anatomy.architecture} has no norm after its last layer that mechguard knows"
+            )
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.embedding.get_parameter("weight").device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the embedding's weights."""
+        return self.embedding.get_parameter("weight").dtype
+
+    def require(self, site: Site) -> None:
+        """Check that the checkpoint has a site.
+
+        Raises:
+            InputError: naming what was asked for and what exists.
+        """
+        if site.layer is None:
+            return
+        if not 0 <= site.layer < self.anatomy.n_layers:
+            raise InputError(
+                f"there is no layer {site.layer}: {self.name} has layers 0 to "
+                f"{self.anatomy.n_layers - 1}."
+            )
+        here = self.anatomy.layers[site.layer]
+        if site.name not in here.sites:
+            raise InputError(
+                f"layer {site.layer} of {self.name} ({here.attention} attention) has no site "
+                f"{site.name!r}; it has {', '.join(here.sites)}."
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, shapes and values of all weights, 16 hex digits.
+
+        A weight of more than 65,536 elements enters by an even sample of them and its sum, so that
+        a large checkpoint costs seconds.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(_sample(_offloaded(self.model, name) if tensor.is_meta else tensor))
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def tokenizer_hash(self) -> str | None:
+        """SHA-256 over the vocabulary, its post-processing and the chat template, 16 hex digits."""
+        if self.tokenizer is None:
+            return None
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        text = backend.to_str() if backend is not None else str(sorted(self.tokenizer.get_vocab()))
+        template = getattr(self.tokenizer, "chat_template", None)
+        return hashlib.sha256(f"{text}{template}".encode()).hexdigest()[:16]
+
+    def bridge(self) -> Any:
+        """A `TransformerBridge` on a copy of this model, for circuits work.
+
+        The bridge renames parameters and forces eager attention, so it gets weights of its own.
+        """
+        from interp.model.bridge import to_bridge
+
+        return to_bridge(self.model, self.tokenizer, self.name)
+
+
+def _counted(parameters: int) -> str:
+    """A number of parameters to one decimal, in thousands (k), millions (M) or billions (B)."""
+    if parameters < 1e3:
+        return str(parameters)
+    if parameters < 1e5:
+        return f"{parameters / 1e3:.1f} k"
+    if parameters < 1e9:
+        return f"{parameters / 1e6:.1f} M"
+    return f"{parameters / 1e9:.1f} B"
+
+
+def _offloaded(model: PreTrainedModel, name: str) -> torch.Tensor:
+    """A weight that accelerate keeps in memory or on disk between forward passes.
+
+    Raises:
+        InputError: the weight has no values anywhere.
+    """
+    from accelerate.utils import align_module_device
+
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    if not hasattr(module, "_hf_hook"):
+        raise InputError(
+            f"{name} lies on the meta device and has no values; load the checkpoint's weights."
+        )
+    with align_module_device(module, "cpu"):
+        tensor: torch.Tensor = getattr(module, own).detach()
+    return tensor
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    if flat.numel() > 65536:
+        step = flat.numel() // 65536
+        total = flat.double().sum() if flat.is_floating_point() else flat.sum()
+        flat = torch.cat([flat[::step].double(), total.double()[None]])
+    data: bytes = flat.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return data
+
+
+def vocabulary_size(checkpoint: LoadedModel) -> int:
+    """Rows of the embedding."""
+    return int(text_config(checkpoint.model.config).vocab_size)
