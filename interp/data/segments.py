@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from interp.checks import named
 from interp.data.rows import Row, bos_prefix
 from interp.errors import InputError, first_line
 from interp.model.loaded import LoadedModel
@@ -23,6 +24,10 @@ Message = Mapping[str, Any]
 Conversation = str | Sequence[Message]
 """A text, which is the user's one message, or messages with `role` and `content`."""
 Span = tuple[int, int]
+_HOW = (
+    "give a text, a list of messages such as {'role': 'user', 'content': 'Hello'}, or a list of "
+    "texts and of such lists"
+)
 _Model = TypeVar("_Model", bound=LoadedModel)
 _WORDS_ALONE = (
     "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
@@ -87,42 +92,33 @@ def conversations(given: Conversation | Sequence[Conversation]) -> list[Sequence
         InputError: nothing was given, or something that is neither text nor messages.
     """
     if isinstance(given, str):
-        return [({"role": "user", "content": given},)]
-    if not _is_list(given) or not given:
-        raise InputError(
-            f"conversations were given as {_short(given)}; give a text, a list of messages such as "
-            "{'role': 'user', 'content': 'Hello'}, or a list of texts or of such lists."
-        )
+        return [_only(given)]
+    if not _is_filled(given):
+        raise InputError(f"what is to be read is {_shown(given)}; {_HOW}.")
     if all(isinstance(entry, Mapping) for entry in given):
         return [_messages(given)]
-    return [
-        ({"role": "user", "content": entry},) if isinstance(entry, str) else _messages(entry)
-        for entry in given
-    ]
+    return [_only(entry) if isinstance(entry, str) else _messages(entry) for entry in given]
+
+
+def _only(text: str) -> Sequence[Message]:
+    return ({"role": "user", "content": text},)
 
 
 def _messages(given: Any) -> Sequence[Message]:
-    if not _is_list(given) or not given:
-        raise InputError(
-            f"a conversation was given as {_short(given)}; give a text, or a list of messages such "
-            "as {'role': 'user', 'content': 'Hello'}."
-        )
+    if not _is_filled(given):
+        raise InputError(f"a conversation is {_shown(given)}; {_HOW}.")
     for message in given:
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise InputError(
-                f"a message was given as {_short(message)}; it needs role and content, such as "
-                "{'role': 'user', 'content': 'Hello'}."
-            )
+            raise InputError(f"a message is {_shown(message)} without role and content; {_HOW}.")
     return list(given)
 
 
-def _is_list(given: Any) -> bool:
-    return isinstance(given, Sequence) and not isinstance(given, str | bytes)
+def _is_filled(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes) and len(given) > 0
 
 
-def _short(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _shown(given: Any) -> str:
+    return "empty" if given is not None and given in ([], ()) else named(given)
 
 
 def with_chat_template(checkpoint: _Model, template: str | None) -> _Model:

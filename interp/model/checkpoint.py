@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from interp.checks import require_type
 from interp.data.rows import Row
 from interp.data.segments import Conversation, chat_row, conversations
 from interp.errors import InputError
@@ -64,17 +65,9 @@ class Checkpoint(LoadedModel):
             InputError: as for `rows`; several conversations, no budget, something that is no
                 policy or does not suit this checkpoint, or a reply that does not fit the context.
         """
-        if policy is not None and not isinstance(policy, SteeringPolicy):
-            raise InputError(
-                f"policy was given as a {type(policy).__name__}; give a steering policy, such as "
-                "steering.Policy.load(path), or None."
-            )
-        budget: Any = max_new_tokens
-        if not isinstance(budget, int) or isinstance(budget, bool):
-            raise InputError(
-                f"max_new_tokens was given as {max_new_tokens!r}; give a whole number of tokens, 1 "
-                "or more."
-            )
+        require_type(max_new_tokens, int, "max_new_tokens")
+        if policy is not None:
+            require_type(policy, SteeringPolicy, "policy", "read one with steering.Policy.load")
         rows = self.rows(messages, **template)
         if len(rows) != 1:
             raise InputError(
