@@ -42,9 +42,10 @@ from turns import Turn, taken
 import interp
 from interp.statistics.intervals import bootstrap
 from steering import act_add, alphasteer, was, was_plus
-from steering.policy.gates import ControllerGate, LogisticGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import ControllerGate, LogisticGate
 from steering.runtime.runtime import apply
+from steering.runtime.span import Span
 
 Side = Callable[[], contextlib.AbstractContextManager[object]]
 PLAIN, CONTROL = "plain", "plain again"

@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from steering.policy.composition import Composition as Composition
     from steering.policy.composition import compose as compose
     from steering.policy.composition import per_row as per_row
-    from steering.policy.gates import AlwaysOpen as AlwaysOpen
-    from steering.policy.gates import ControllerGate as ControllerGate
-    from steering.policy.gates import CosineGate as CosineGate
-    from steering.policy.gates import Gate as Gate
-    from steering.policy.gates import LogisticGate as LogisticGate
     from steering.policy.methods import angular as angular
     from steering.policy.methods import rank_one as rank_one
     from steering.policy.policy import Policy as Policy
-    from steering.policy.policy import Span as Span
     from steering.runtime.attachment import Attachment as Attachment
     from steering.runtime.attachment import Decision as Decision
+    from steering.runtime.gates import AlwaysOpen as AlwaysOpen
+    from steering.runtime.gates import ControllerGate as ControllerGate
+    from steering.runtime.gates import CosineGate as CosineGate
+    from steering.runtime.gates import Gate as Gate
+    from steering.runtime.gates import LogisticGate as LogisticGate
     from steering.runtime.runtime import apply as apply
     from steering.runtime.runtime import as_edit as as_edit
     from steering.runtime.runtime import attach as attach
+    from steering.runtime.span import Span as Span
     from steering.training.examples import TrainingSet as TrainingSet
     from steering.training.fit import train as train
     from steering.training.methods.actadd import act_add as act_add
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 __getattr__, __all__ = _attach(
     __name__,
     {
-        "AlwaysOpen": "policy.gates",
+        "AlwaysOpen": "runtime.gates",
         "Attachment": "runtime.attachment",
         "Composition": "policy.composition",
-        "ControllerGate": "policy.gates",
-        "CosineGate": "policy.gates",
+        "ControllerGate": "runtime.gates",
+        "CosineGate": "runtime.gates",
         "Decision": "runtime.attachment",
-        "Gate": "policy.gates",
-        "LogisticGate": "policy.gates",
+        "Gate": "runtime.gates",
+        "LogisticGate": "runtime.gates",
         "Policy": "policy.policy",
-        "Span": "policy.policy",
+        "Span": "runtime.span",
         "TrainingSet": "training.examples",
         "act_add": "training.methods.actadd",
         "alphasteer": "training.methods.alphasteer",

@@ -11,8 +11,9 @@ from torch import Tensor
 from interp.doctor.model_under_test import ModelUnderTest, reading
 from interp.model.sites import Site
 from steering import act_add, alphasteer, angular, cast, was, was_plus
-from steering.policy.gates import ControllerGate, CosineGate, Gate, LogisticGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import ControllerGate, CosineGate, Gate, LogisticGate
+from steering.runtime.span import Span
 
 LENGTH = 8  # no longer than the window
 PROMPT = 6

@@ -18,9 +18,10 @@ from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add
-from steering.policy.gates import LogisticGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import as_edit
+from steering.runtime.span import Span
 from steering.serve.requests import Limits
 from steering.serve.server import serve
 

@@ -9,7 +9,7 @@ from jaxtyping import TypeCheckError
 from analyses.refusal.measuring.separation import within_strata
 from interp.statistics.auroc import area
 from probes.statistics.metrics import threshold_for_fpr
-from steering.policy.operators import prepared
+from steering.runtime.operators import prepared
 
 
 def test_a_wrong_shape_is_an_error_in_every_package() -> None:
@@ -29,6 +29,6 @@ def test_modules_with_shapes_are_named_as_they_are_imported() -> None:
     assert {
         "interp.capture.heads",
         "probes.statistics.metrics",
-        "steering.policy.operators",
+        "steering.runtime.operators",
     } <= set(names)
     assert not any(name.endswith("__init__") for name in names)

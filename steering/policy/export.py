@@ -22,7 +22,8 @@ from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resume.files import replacing, write_atomically
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.span import Span
 
 ARCHITECTURE = "controlvector"
 LOST = "mechguard.lost"

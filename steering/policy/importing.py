@@ -20,7 +20,8 @@ from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from probes.directions.directions import read_published
 from steering.policy.export import ARCHITECTURE, gguf_module
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.span import Span
 
 _PREFIX = "direction."
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.model.sites import Site
-from steering.policy.gates import AlwaysOpen, Gate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import AlwaysOpen, Gate
+from steering.runtime.span import Span
 
 Vectors = Float[Tensor, "sites width"]
 

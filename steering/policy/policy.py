@@ -1,6 +1,7 @@
 """Policies: directions × layer weights × a gate × where they apply; what steers at inference.
 
-A policy says what is done to which tokens at which sites; `steering.runtime` does it. The
+A policy says what is done to which tokens at which sites; `steering.runtime`, which knows no more
+of it than `steering.runtime.plan.PolicyLike`, does it. The
 constructors of `steering.training.methods` and `steering.policy.methods` make the published ones.
 """
 
@@ -15,67 +16,19 @@ from torch import Tensor
 
 from interp.checks import require_type
 from interp.errors import InputError
+from interp.generation import Edit
 from interp.interventions.hooks import finite
 from interp.model import artifacts
 from interp.model.artifacts import Artifact
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site, layer_ranges
-from steering.policy.gates import AlwaysOpen, Gate, depth, gate_from
-from steering.policy.operators import Operator, require_operator
+from steering.runtime.gates import AlwaysOpen, Gate, depth, gate_from
+from steering.runtime.operators import Operator, require_operator
+from steering.runtime.runtime import as_edit
+from steering.runtime.span import Span
 
 KIND = "policy"
 FILE = "policy.safetensors"
-
-
-@dataclass(frozen=True)
-class Span:
-    """Which tokens are edited, counted from the end of the prompt.
-
-    Token 0 is the first new one and −1 the last of the prompt, whatever the length of the prompt,
-    its padding, or the cache.
-
-    Attributes:
-        start: first token edited; None begins with the prompt.
-        stop: first token behind them; None never stops.
-        skip: so many first tokens of the prompt are left alone, such as BOS.
-    """
-
-    start: int | None
-    stop: int | None
-    skip: int = 0
-
-    def __post_init__(self) -> None:
-        empty = self.start is not None and self.stop is not None and self.start >= self.stop
-        if empty or self.skip < 0:
-            raise InputError(
-                f"a span from {self.start} to {self.stop} that skips {self.skip} tokens holds no "
-                "token; start must be below stop, and skip 0 or more."
-            )
-
-    @classmethod
-    def everything(cls) -> "Span":
-        """Prompt and reply."""
-        return cls(None, None)
-
-    @classmethod
-    def prompt(cls) -> "Span":
-        """The prompt alone."""
-        return cls(None, 0)
-
-    @classmethod
-    def decode(cls) -> "Span":
-        """New tokens alone."""
-        return cls(0, None)
-
-    @classmethod
-    def last(cls) -> "Span":
-        """The last token of the prompt alone, from whose state the first new token is predicted."""
-        return cls(-1, 0)
-
-    @classmethod
-    def onward(cls, position: int = -1) -> "Span":
-        """From a token of the prompt on, the reply included."""
-        return cls(position, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +46,7 @@ class Policy:
         weights: of the sites; a site of weight 0 costs nothing.
         gate: decides for every row.
         span: which tokens.
-        operator: what is done to them (`steering.policy.operators.operate`).
+        operator: what is done to them (`steering.runtime.operators.operate`).
         strength: α.
         readers: one for each site, for the operator `map`.
         keep_norm: rescale an edited state to the norm that it had.
@@ -199,6 +152,14 @@ class Policy:
             )
         for site in (*self.sites, *self.gate.reads):
             checkpoint.require(site)
+
+    def as_edit(self, checkpoint: Checkpoint) -> Edit:
+        """The policy as what `interp.generation` opens around each batch, so that it is steered.
+
+        Raises:
+            InputError: once it is opened, as for `steering.attach`.
+        """
+        return as_edit(checkpoint, self)
 
     def save(self, path: Path) -> Path:
         """Write the policy as an artefact.

@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import NumericalError
-from steering.policy.gates import Opening
-from steering.policy.operators import move, operate, prepared
-from steering.policy.policy import Policy
+from steering.runtime.gates import Opening
+from steering.runtime.operators import move, operate, prepared
+from steering.runtime.plan import PolicyLike
 from steering.runtime.token_positions import Chosen, Clock, Found
 
 
@@ -26,7 +26,7 @@ class AppliedPolicy:
         steady: nothing that it reads or edits changes any more until `generate` ends.
     """
 
-    def __init__(self, policy: Policy, devices: list[torch.device], dtype: torch.dtype) -> None:
+    def __init__(self, policy: PolicyLike, devices: list[torch.device], dtype: torch.dtype) -> None:
         self.policy, self.devices, self.dtype = policy, devices, dtype
         where = list(zip(policy.directions, devices, strict=True))
         self.directions = [

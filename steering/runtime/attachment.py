@@ -16,9 +16,9 @@ from interp.errors import InputError, UnsupportedModelError
 from interp.interventions.hooks import finite
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
-from steering.policy.composition import Composition
 from steering.runtime.applied_policy import AppliedPolicy
 from steering.runtime.generate_hooks import compiled_from, generating, hooked, told_prompt
+from steering.runtime.plan import Plan
 from steering.runtime.token_positions import Clock
 
 Strength = float | Sequence[float] | Sequence[Sequence[float]] | Tensor
@@ -56,7 +56,7 @@ class Attachment:
         passes: passes with a prompt so far.
     """
 
-    def __init__(self, checkpoint: Checkpoint, policies: Composition, strength: Strength) -> None:
+    def __init__(self, checkpoint: Checkpoint, policies: Plan, strength: Strength) -> None:
         self.checkpoint, self.composition = checkpoint, policies
         self.passes = 0
         self._clock = Clock()
@@ -316,7 +316,7 @@ def is_steered(model: nn.Module) -> bool:
     return model in _attached
 
 
-def _strengths(given: Strength, policies: Composition) -> Tensor:
+def _strengths(given: Strength, policies: Plan) -> Tensor:
     """As [policies, rows or 1], in float32.
 
     Raises:

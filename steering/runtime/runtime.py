@@ -21,12 +21,9 @@ from interp.errors import InputError
 from interp.generation import Edit
 from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
-from steering.policy.composition import Composition, composed
-from steering.policy.policy import Policy
 from steering.runtime.attachment import Attachment, Decision, Strength, is_steered
 from steering.runtime.generate_hooks import require_uncompiled
-
-Policies = Policy | Sequence[Policy] | Composition
+from steering.runtime.plan import Policies, planned
 
 
 def attach(
@@ -58,7 +55,7 @@ def attach(
             f"{checkpoint.name} is steered already; detach first, or give all policies at once as "
             "steering.compose(first, second)."
         )
-    policies = composed(policy)
+    policies = planned(policy)
     for each in policies.policies:
         each.require(checkpoint, allow=allow)
     attachment = Attachment(checkpoint, policies, strength)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.errors import InputError
-from steering.policy.policy import Span
+from steering.runtime.span import Span
 
 Chosen = Literal[True] | slice | Bool[Tensor, "rows tokens"] | None
 """Which tokens of a pass: all, those of some columns, some of each row, or none."""

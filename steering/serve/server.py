@@ -8,7 +8,8 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
-from steering.runtime.runtime import Policies, apply
+from steering.runtime.plan import Policies
+from steering.runtime.runtime import apply
 from steering.serve.batcher import Batcher
 from steering.serve.requests import Limits
 

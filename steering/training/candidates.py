@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.span import Span
 from steering.training.examples import Captured
 
 Candidate = tuple[dict[str, Any], Policy]

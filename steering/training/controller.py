@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from interp.errors import NumericalError
 from interp.model.sites import Site
 from probes.estimators.linear import Lda
-from steering.policy.gates import ControllerGate, CosineGate, LogisticGate
+from steering.runtime.gates import ControllerGate, CosineGate, LogisticGate
 from steering.training.calibration import Calibration, calibrate
 from steering.training.examples import Captured, Read
 from steering.training.vectors import pairwise_component

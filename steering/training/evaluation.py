@@ -19,9 +19,9 @@ from interp.errors import InputError, NumericalError
 from interp.generation import Edit, Reply
 from interp.model.checkpoint import Checkpoint
 from probes.statistics.metrics import auroc
-from steering.policy.gates import ControllerGate, LogisticGate
 from steering.policy.policy import Policy
 from steering.runtime.attachment import Decision
+from steering.runtime.gates import ControllerGate, LogisticGate
 from steering.runtime.runtime import apply
 
 

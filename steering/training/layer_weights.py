@@ -22,8 +22,8 @@ from interp.errors import InputError, NumericalError, is_out_of_memory
 from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resume.training_state import resume_training, save_training
-from steering.policy.operators import move, operate, prepared
 from steering.runtime.generate_hooks import hooked
+from steering.runtime.operators import move, operate, prepared
 
 Weigh = Callable[[Tensor], Tensor]
 """From numbers of rows to weights [rows, sites] between 0 and 1."""

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model.sites import Site
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.span import Span
 from steering.training.candidates import Fitted, grid
 from steering.training.examples import Captured, Progress
 from steering.training.options import Options

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.model.sites import Site
-from steering.policy.gates import CosineGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import CosineGate
+from steering.runtime.span import Span
 from steering.training.candidates import Fitted, grid
 from steering.training.controller import cosine_gate
 from steering.training.examples import Captured, Progress

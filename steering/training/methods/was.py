@@ -9,8 +9,9 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.model.sites import Site
-from steering.policy.gates import ControllerGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import ControllerGate
+from steering.runtime.span import Span
 from steering.training.candidates import BUDGET, Fitted
 from steering.training.controller import Fit, trained_controller
 from steering.training.examples import Captured, Progress

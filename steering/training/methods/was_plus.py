@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from interp.model.artifacts import origin
 from interp.model.sites import Site
-from steering.policy.gates import ControllerGate, Gate, LogisticGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import ControllerGate, Gate, LogisticGate
+from steering.runtime.span import Span
 from steering.training.candidates import BUDGET, SPANS, Candidate, Fitted
 from steering.training.controller import (
     Fit,

@@ -19,8 +19,9 @@ from interp.resolve import load
 from steering import act_add, was_plus
 from steering.policy.export import LOST, _apply, export_policy, losses, static_part, typical_norms
 from steering.policy.importing import read_vectors
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
 from steering.runtime.runtime import apply
+from steering.runtime.span import Span
 
 
 @pytest.fixture(scope="module")

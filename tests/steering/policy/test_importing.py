@@ -12,7 +12,7 @@ from policies import post, tiny_model
 from interp.errors import InputError
 from interp.model.sites import Site
 from steering.policy.importing import read_vectors
-from steering.policy.policy import Span
+from steering.runtime.span import Span
 
 
 def svec(path: Path, **change: object) -> Path:

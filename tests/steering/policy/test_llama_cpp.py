@@ -20,8 +20,9 @@ from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add
 from steering.policy.export import export_policy
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
 from steering.runtime.runtime import apply
+from steering.runtime.span import Span
 
 llama_cpp: Any = pytest.importorskip("llama_cpp")
 

@@ -17,9 +17,10 @@ from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add, alphasteer, angular, cast, rank_one, was, was_plus
 from steering.policy.composition import compose, per_row
-from steering.policy.gates import AlwaysOpen, ControllerGate, CosineGate, LogisticGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
+from steering.runtime.gates import AlwaysOpen, ControllerGate, CosineGate, LogisticGate
 from steering.runtime.runtime import apply, attach
+from steering.runtime.span import Span
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from interp.errors import InputError, NumericalError
 from interp.model.sites import Site
 from steering import act_add
 from steering.policy.composition import compose, per_row
-from steering.policy.gates import LogisticGate
-from steering.policy.policy import Span
 from steering.runtime.attachment import is_steered
+from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import apply, attach
+from steering.runtime.span import Span
 
 NAMES = ("gated", "last", "was", "was_plus", "actadd")
 

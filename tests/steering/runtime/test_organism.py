@@ -22,10 +22,11 @@ from interp.model.sites import Site
 from interp.organisms.chat.data import OrganismPrompt
 from interp.resolve import load
 from steering import act_add
-from steering.policy.gates import LogisticGate
-from steering.policy.policy import Policy, Span
+from steering.policy.policy import Policy
 from steering.runtime.attachment import Decision
+from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import as_edit
+from steering.runtime.span import Span
 
 NAME = "jailbreak-keep"
 HARMFUL = ("harmful", "jailbroken")

@@ -22,10 +22,10 @@ from interp.doctor.model_under_test import ModelUnderTest, reading
 from interp.model.sites import Site
 from steering import act_add
 from steering.policy.composition import per_row
-from steering.policy.gates import LogisticGate
-from steering.policy.policy import Span
 from steering.runtime.attachment import Attachment
+from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import apply
+from steering.runtime.span import Span
 from steering.runtime.token_positions import Clock
 
 

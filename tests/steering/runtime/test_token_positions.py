@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp.errors import InputError
-from steering.policy.policy import Span
+from steering.runtime.span import Span
 from steering.runtime.token_positions import Clock
 
 SPANS = [

@@ -15,9 +15,9 @@ from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add
-from steering.policy.gates import LogisticGate
 from steering.policy.policy import Policy
 from steering.runtime.attachment import Decision
+from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import apply, as_edit
 from steering.training.evaluation import (
     forced_on_replies,

@@ -15,8 +15,8 @@ from interp.errors import CheckError, InputError, NumericalError
 from interp.model.sites import Site
 from interp.resolve import load
 from steering.policy.export import export_policy, typical_norms
-from steering.policy.gates import ControllerGate
 from steering.policy.policy import Policy
+from steering.runtime.gates import ControllerGate
 from steering.training import controller, layer_weights
 from steering.training.candidates import BUDGET, layers_tried
 from steering.training.controller import Fit, calibrated, linear_gate, scores, trained_controller

@@ -15,7 +15,7 @@ from interp.model.sites import Site
 from interp.organisms import prompts
 from interp.resolve import load
 from steering import was_plus
-from steering.policy.gates import LogisticGate
+from steering.runtime.gates import LogisticGate
 
 Run = Callable[..., Any]
 

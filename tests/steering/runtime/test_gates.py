@@ -7,7 +7,7 @@ import torch
 
 from interp.errors import InputError
 from interp.model.sites import Site
-from steering.policy.gates import (
+from steering.runtime.gates import (
     AlwaysOpen,
     ControllerGate,
     CosineGate,

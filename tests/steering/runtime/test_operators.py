@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
-from steering.policy.operators import Operator, move, operate, prepared, require_operator
+from steering.runtime.operators import Operator, move, operate, prepared, require_operator
 
 WIDTH = 5
 
