@@ -191,7 +191,7 @@ def test_a_map_of_rank_one_is_the_whole_matrix(p: ModelUnderTest) -> None:
         rank_one(torch.eye(width)[None])
 
 
-def test_a_policy_and_a_composition_are_one_line(p: Patient) -> None:
+def test_a_policy_and_a_composition_are_one_line(p: ModelUnderTest) -> None:
     policy = CASES["gated"](p).bound(p.checkpoint)
     told = repr(policy)
     assert told.startswith(f"Policy({policy.name}: {policy.operator} at resid_p")
@@ -207,7 +207,9 @@ def test_a_policy_and_a_composition_are_one_line(p: Patient) -> None:
     assert all("\n" not in repr(one) and len(repr(one)) < 250 for one in (policy, other, rows))
 
 
-def test_what_is_no_policy_path_or_strength_is_refused(p: Patient, as_users_call: None) -> None:
+def test_what_is_no_policy_path_or_strength_is_refused(
+    p: ModelUnderTest, as_users_call: None
+) -> None:
     wrong: Any
     policy = act_add(post(1), vectors(p, 1))
     for wrong in (3, None, policy):
