@@ -87,7 +87,7 @@ def published(folder: Path, width: int) -> Path:
 
 
 def test_a_published_direction_is_added_at_the_input_of_its_block(tmp_path: Path) -> None:
-    checkpoint = patient("llama").checkpoint
+    checkpoint = tiny_model("llama").checkpoint
     width = checkpoint.anatomy.width
     found = read_vectors(published(tmp_path / "direction", width))
     assert found.model_type is None and found.sites == (Site("resid_pre", 2),)
