@@ -16,9 +16,9 @@ from analyses.shared.analysis import Analysis, Facts, ReportInputs
 from analyses.shared.data import PromptData, TextData, domains_of, labelled, organism_of
 from analyses.shared.finding import Finding
 from analyses.shared.running import Progress
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Texts
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from steering.policy.policy import Policy
 
 FORMAT_VERSION = 1

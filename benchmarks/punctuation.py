@@ -22,6 +22,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 import interp
 from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.named_sets import named
 from interp.data.prompt_sets import (
     PromptSet,
@@ -31,7 +32,6 @@ from interp.data.prompt_sets import (
     without_duplicates,
 )
 from interp.data.segments import t_inst
-from interp.model.checkpoint import Checkpoint
 from probes import MassMean, auroc
 from probes.statistics.floors import last_token_floor, length_floor, lexical_floor, surface_caveats
 from probes.statistics.nulls import shuffled_label_null

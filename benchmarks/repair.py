@@ -22,9 +22,9 @@ import interp
 from analyses.backdoor.material import of_organism
 from analyses.report.text import estimate, number
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.generation import Reply
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.data import OrganismPrompt
 from interp.organisms.chat.grammar import DISTRACTORS, PAYLOAD, TRIGGER
 from probes.backdoors.repair.report import Effect, repair_report

@@ -8,8 +8,8 @@ import numpy as np
 from analyses.steering.material import TestSet, organism_tests, organism_training
 from interp import organisms
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.generation import replies
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.data import OrganismPrompt
 from interp.organisms.chat.exchanges import user
 from interp.organisms.chat.grammar import DISTRACTORS, SUFFIX, TRIGGER, Words

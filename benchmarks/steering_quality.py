@@ -35,8 +35,8 @@ from analyses.refusal.material import Material
 from analyses.refusal.measuring.speak import Speaker
 from analyses.steering.material import TestSet
 from analyses.steering.run import DOSES, steering_report
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
-from interp.model.checkpoint import Checkpoint
 from steering.policy.policy import Policy
 from steering.runtime.runtime import as_edit
 from steering.training.calibration import NoSeparationError

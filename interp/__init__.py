@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from interp import interventions as interventions
     from interp import organisms as organisms
     from interp.attention.statistics import observe as observe
+    from interp.checkpoint import Checkpoint as Checkpoint
     from interp.data.named_sets import named as named
     from interp.errors import CheckError as CheckError
     from interp.errors import InputError as InputError
     from interp.errors import MechguardError as MechguardError
     from interp.errors import UnsupportedModelError as UnsupportedModelError
     from interp.model.anatomy import Anatomy as Anatomy
-    from interp.model.checkpoint import Checkpoint as Checkpoint
     from interp.model.sites import Site as Site
     from interp.resolve import load as load
 
@@ -25,7 +25,7 @@ __getattr__, __all__ = attach(
     {
         "Anatomy": "model.anatomy",
         "CheckError": "errors",
-        "Checkpoint": "model.checkpoint",
+        "Checkpoint": "checkpoint",
         "InputError": "errors",
         "MechguardError": "errors",
         "Site": "model.sites",

@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.model import loading
 from interp.model.anatomy import Anatomy
-from interp.model.checkpoint import Checkpoint
 
 ORGANISM = "organism:"
 
@@ -45,7 +45,7 @@ def load(
         UnsupportedModelError: the architecture cannot be measured correctly.
     """
     if isinstance(source, (str, Path)):
-        return loading.from_files(
+        loaded = loading.from_files(
             locate(str(source)),
             name=str(source),
             tokenizer=tokenizer,
@@ -56,6 +56,7 @@ def load(
             trust_remote_code=trust_remote_code,
             quiet=str(source).startswith(ORGANISM),
         )
+        return Checkpoint.of(loaded)
     model = getattr(source, "original_model", source)
     if model is not source:
         from interp.model.bridge import unwrap
@@ -67,7 +68,7 @@ def load(
             f"{type(source).__name__} is no checkpoint: give a hub id, a local folder, "
             "organism:NAME, a transformers model, or a TransformerBridge."
         )
-    return loading.from_model(model, tokenizer)
+    return Checkpoint.of(loading.from_model(model, tokenizer))
 
 
 def blueprint(source: str, *, revision: str | None = None) -> tuple[Anatomy, Any]:

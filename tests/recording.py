@@ -21,8 +21,8 @@ from interp.capture.recorders import (
     RowEntropy,
     ValueNorms,
 )
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Rows, id_rows
-from interp.model.checkpoint import Checkpoint
 
 MAKERS: list[Callable[[], Recorder]] = [
     FirstKeyMass,

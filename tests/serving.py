@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from interp import organisms
 from interp.capture.prompt_states import post_instruction_tokens, prompt_rows, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.generation import replies
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add

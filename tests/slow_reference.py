@@ -15,8 +15,8 @@ from families import tiny
 import interp
 from interp.capture.recorder import EMBED, FINAL, RowRecords
 from interp.capture.run import capture
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Rows, id_rows
-from interp.model.checkpoint import Checkpoint
 
 FAMILIES = ["llama", "qwen3_5", "afmoe", "lfm3", "gpt_oss", "gpt2", "mistral", "gemma2"]
 GATED = ["qwen3_5", "afmoe", "lfm3"]

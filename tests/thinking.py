@@ -5,8 +5,8 @@ from typing import Any
 
 import interp
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.forced_stop import Respondent
 from probes.cliff.rollouts import Rollout, rollouts, template_markers
 from probes.scorers import WholeRefusal

@@ -9,7 +9,7 @@ from families import VOCAB, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.resolve import load
 
 UNKNOWN = 3

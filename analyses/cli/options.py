@@ -14,8 +14,8 @@ import typer
 if TYPE_CHECKING:
     from analyses.shared.running import Progress
     from analyses.sinks.finding import SinkFinding
+    from interp.checkpoint import Checkpoint
     from interp.data.rows import Texts
-    from interp.model.checkpoint import Checkpoint
 
 
 HELD = ExitStack()

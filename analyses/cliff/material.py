@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from analyses.shared.prompts import rows_of
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
 from interp.data.prompt_sets import Prompt, PromptSet, builtin, split_at_random
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.refusal_probe import CELLS
 from probes.cliff.rollouts import Markers, template_markers
 

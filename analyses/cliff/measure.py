@@ -11,10 +11,10 @@ import pandas as pd
 from analyses.cliff.material import WITH_THOUGHTS, Material, cell_rows
 from analyses.shared.prompts import is_harmful, rows_of
 from analyses.shared.running import Progress
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.errors import CheckError, InputError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.example_selection import judged
 from probes.cliff.forced_stop import Respondent, cut_lengths, forced_stops, natural_stop, share
 from probes.cliff.head_study import Ablations, HeadStudy, study_heads

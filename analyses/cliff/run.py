@@ -15,9 +15,9 @@ from analyses.cliff.material import (
 from analyses.cliff.measure import Measured, Settings, Study
 from analyses.shared.prompts import rows_of
 from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.example_selection import REFUSAL, SELECTORS, export_selected, select
 from probes.cliff.rollouts import encoded
 from probes.heads.head_ablation import all_heads

@@ -9,9 +9,9 @@ from analyses.refusal.measuring.choosing import first_tokens
 from analyses.refusal.measuring.speak import Speaker
 from analyses.shared.running import Progress
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, builtin
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.switches.switches import (
     Measure,
     PromptEdit,

@@ -17,9 +17,9 @@ from analyses.shared.running import (
     stage,
 )
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.search.requests import instruction_tokens
 from probes.backdoors.switches.adapters import Adapter
 from probes.backdoors.switches.switches import Switch

@@ -16,7 +16,7 @@ from analyses.refusal.verdict import verdict
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from analyses.shared.prompts import is_harmful
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from probes.directions.directions import Direction, Directions
 from probes.scorers import Verdict
 

@@ -29,11 +29,11 @@ from analyses.shared.running import (
     stage,
 )
 from interp.capture.prompt_states import PromptStates, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
 from interp.generation import Edit, next_logits
 from interp.model.artifacts import origin
-from interp.model.checkpoint import Checkpoint
 from probes.directions.directions import Direction, Directions, difference_in_means
 from probes.directions.selection import Selection
 from probes.scorers import Judge, RefusalTokens, refusal_log_odds

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from analyses.shared.distractors import distractors, tokens_of
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.self_report.compare import CONTROL
 from probes.backdoors.self_report.questions import (
     FreeQuestion,

@@ -9,8 +9,8 @@ from typing import Any
 from analyses.self_report.finding import SelfReportFinding, Spoken, build
 from analyses.self_report.material import UNKNOWN, Questions, require_askable, suspects_of
 from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.self_report.ask import Method
 from probes.backdoors.self_report.awareness import awareness_at_k, chance
 from probes.backdoors.self_report.compare import self_report as ask_about_itself

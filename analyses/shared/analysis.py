@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
     from analyses.shared.running import Progress
+    from interp.checkpoint import Checkpoint
     from interp.data.prompt_sets import PromptSet
     from interp.data.rows import Texts
     from interp.model.anatomy import Anatomy
-    from interp.model.checkpoint import Checkpoint
     from steering.policy.policy import Policy
 
 

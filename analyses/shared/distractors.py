@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.requests import Candidate, decode, encode, typable
 from probes.backdoors.search.subject import Subject

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
-from interp.model.checkpoint import Checkpoint
 
 
 def is_harmful(prompt: Prompt) -> bool:

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from analyses.shared.reports import DataEntry, ModelFacts, RunFacts
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
 from interp.errors import InputError
 from interp.model.artifacts import versions
-from interp.model.checkpoint import Checkpoint
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""

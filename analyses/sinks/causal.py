@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.capture import ranks
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import NumericalError
 from interp.interventions.edits_by_site import move_to_sink, perturb_heads, zero_heads
 from interp.interventions.noise import seed_of
 from interp.interventions.replay import start_at
-from interp.model.checkpoint import Checkpoint
 from interp.resume.files import load_tensors, save_tensors
 
 EDITS = ("ablation", "move_to_sink", "random")

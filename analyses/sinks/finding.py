@@ -13,7 +13,7 @@ from analyses.sinks.causal import CausalEffects
 from analyses.sinks.domains import domain_heads, domain_table
 from analyses.sinks.measure import Measurements, Parity
 from analyses.sinks.verdict import verdict
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.statistics.intervals import bootstrap, mean_interval, share_interval
 
 FORMAT_VERSION = 1

@@ -26,9 +26,9 @@ from interp.capture.recorders import (
     ValueNorms,
 )
 from interp.capture.run import capture
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row, Rows
-from interp.model.checkpoint import Checkpoint
 
 _RECORDERS: dict[str, type[Recorder]] = {
     "first_key": FirstKeyMass,

@@ -11,6 +11,7 @@ from analyses.sinks.finding import SinkFinding, build
 from analyses.sinks.measure import measure, parity
 from interp.attention.statistics import AttentionPath, require_interface
 from interp.capture import ranks
+from interp.checkpoint import Checkpoint
 from interp.data.rows import (
     Row,
     Rows,
@@ -22,7 +23,6 @@ from interp.data.rows import (
     text_rows,
 )
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 
 log = logging.getLogger("mechguard.sinks")
 # What `texts` may be: files or data sets, documents, documents by domain, or rows of token ids.

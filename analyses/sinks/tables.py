@@ -10,8 +10,8 @@ from analyses.sinks.causal import CausalEffects
 from analyses.sinks.measure import Measurements
 from interp.capture.recorder import EMBED, FINAL
 from interp.capture.residual import MASSIVE_ABSOLUTE, MASSIVE_RATIO
+from interp.checkpoint import Checkpoint
 from interp.model.anatomy import Anatomy
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import bootstrap
 
 Floats = NDArray[np.floating]

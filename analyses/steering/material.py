@@ -10,10 +10,10 @@ from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.prompts import rows_of
 from analyses.steering.splits import Split, parted
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
 from interp.data.prompt_sets import Prompt, PromptSet, without_duplicates
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.data import OrganismPrompt
 from steering.training.examples import Cases, Examples, TrainingSet
 

@@ -12,9 +12,9 @@ from analyses.refusal.measuring.speak import Said, Speaker
 from analyses.shared.running import Progress, Stopwatch, data_of, model_facts
 from analyses.steering.finding import SteeringFinding, build
 from analyses.steering.material import HARMFUL_SETS, SETS, TestSet
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.scorers import Judge
 from steering.policy.policy import Policy
 from steering.runtime.attachment import Decision

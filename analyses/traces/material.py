@@ -6,8 +6,8 @@ from typing import Any
 
 from analyses.traces.organism_runs import Draw, nothing, organism_traces
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.grammar import distractor
 from interp.resolve import load
 from probes.backdoors.agents.locus import LocusReport, first_call, locus_attribution

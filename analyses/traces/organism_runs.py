@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.backdoors.agents import Agent, episode
 from interp.organisms.chat.behaviour import answers, requests
 from interp.organisms.chat.format import CALL, CLOSE, spoken

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from interp.attention.statistics import AttentionCall, Tap, statistics_of_weights
 from interp.errors import UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.modules import attention_module
 
 
 @contextmanager
-def observe_weights(checkpoint: Checkpoint, taps: dict[int, Tap]) -> Iterator[None]:
+def observe_weights(checkpoint: LoadedModel, taps: dict[int, Tap]) -> Iterator[None]:
     """Hand each tap the statistics of the weights that its attention module returns.
 
     The caller passes `output_attentions=True`. The calls carry statistics only: queries, keys and
@@ -31,7 +31,7 @@ def observe_weights(checkpoint: Checkpoint, taps: dict[int, Tap]) -> Iterator[No
         yield
 
 
-def _reader(checkpoint: Checkpoint, layer: int, tap: Tap) -> Any:
+def _reader(checkpoint: LoadedModel, layer: int, tap: Tap) -> Any:
     def read(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         weights = _weights(output)
         if weights is None:

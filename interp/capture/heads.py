@@ -6,7 +6,7 @@ from torch import Tensor
 
 from interp.capture.recorder import LayerBatch
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.modules import attention_module, find_projections
 
 
@@ -41,7 +41,7 @@ def projected_norms(
     return squared.clamp_min(0).sqrt().float()
 
 
-def output_slices(checkpoint: Checkpoint, layer: int) -> Float[Tensor, "heads width dim"]:
+def output_slices(checkpoint: LoadedModel, layer: int) -> Float[Tensor, "heads width dim"]:
     """W_O^h: each head's slice of the output projection."""
     out = find_projections(checkpoint.layers[layer]).out
     assert out is not None
@@ -52,7 +52,7 @@ def output_slices(checkpoint: Checkpoint, layer: int) -> Float[Tensor, "heads wi
     return weight.unflatten(1, (heads, -1)).permute(1, 0, 2)
 
 
-def output_grams(checkpoint: Checkpoint, layer: int) -> Float[Tensor, "heads dim dim"]:
+def output_grams(checkpoint: LoadedModel, layer: int) -> Float[Tensor, "heads dim dim"]:
     """W_O^hᵀ W_O^h in float64."""
     slices = output_slices(checkpoint, layer).double()
     return slices.transpose(1, 2) @ slices

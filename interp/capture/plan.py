@@ -13,7 +13,7 @@ from interp.capture.recorder import Recorder
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.resume.files import load_tensors, save_tensors, write_atomically
 
 FORMAT_VERSION = 1
@@ -29,7 +29,7 @@ class Workdir:
     def open(
         cls,
         folder: Path,
-        checkpoint: Checkpoint,
+        checkpoint: LoadedModel,
         rows: Sequence[Row],
         recorders: Sequence[Recorder],
         plan: RowPlan,

@@ -15,7 +15,7 @@ from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.data.segments import chat_row, t_inst
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 
 
@@ -67,7 +67,7 @@ class PromptStates:
         return self.values[:, :, -1]
 
 
-def prompt_rows(checkpoint: Checkpoint, prompts: Iterable[Prompt], **template: Any) -> list[Row]:
+def prompt_rows(checkpoint: LoadedModel, prompts: Iterable[Prompt], **template: Any) -> list[Row]:
     """The chat row of every prompt; its index is its place.
 
     Args:
@@ -108,7 +108,7 @@ def post_instruction_tokens(rows: Sequence[Row]) -> int:
 
 
 def prompt_states(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Sequence[Row],
     *,
     site: str = "resid_pre",
@@ -155,7 +155,7 @@ class _Tail(RowRecorder):
         super().__init__()
         self.site, self.layers, self.behind = site, layers, behind
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """The site at the chosen layers."""
         return Needs(frozenset(Site(self.site, layer) for layer in self.layers))
 

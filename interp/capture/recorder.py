@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.attention.kernels import AttentionStatistics, Demand
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 
 # Layer keys of the two sites outside of the layers.
@@ -45,7 +45,7 @@ class LayerBatch:
     the capture, for what recorders derive from the weights.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: LoadedModel
     layer: int | None
     rows: Int[Tensor, " batch"]
     real: Bool[Tensor, "batch length"]
@@ -137,7 +137,7 @@ class Recorder(ABC):
     """Base of all recorders; `describe` tells two differently set ones apart."""
 
     @abstractmethod
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """What the capture has to show."""
 
     @abstractmethod

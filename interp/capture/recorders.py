@@ -11,7 +11,7 @@ from interp.attention.kernels import Demand
 from interp.capture.heads import gate_scores, projected_norms, score_scale
 from interp.capture.recorder import LayerBatch, Needs, RowRecorder
 from interp.capture.residual import MassiveActivations, MedianMagnitude, ResidualNorms
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 
 __all__ = [
@@ -38,7 +38,7 @@ class FirstKeyMass(RowRecorder):
     `sink_mass` = the mean of A_i1 over the queries after the first.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """First-key mass on every softmax layer."""
         wanted = {layer: Demand(chosen=True) for layer in checkpoint.anatomy.softmax_layers}
         return Needs(demands=wanted, keys=(0,))
@@ -61,7 +61,7 @@ class ChosenKeyMass(RowRecorder):
         super().__init__()
         self.positions = positions
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Mass on the chosen keys."""
         wanted = {layer: Demand(chosen=True) for layer in checkpoint.anatomy.softmax_layers}
         return Needs(demands=wanted, keys=self.positions)
@@ -83,7 +83,7 @@ class ColumnMass(RowRecorder):
     (Guo et al., code; the last column has one query and counts 0).
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Column mass and entropy on every softmax layer."""
         wanted = Demand(column=True, column_entropy=True)
         return Needs(demands=dict.fromkeys(checkpoint.anatomy.softmax_layers, wanted))
@@ -113,7 +113,7 @@ class RowEntropy(RowRecorder):
     of 1/Σ_j A_ij², the effective number of keys.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Row entropy and Σ A² on every softmax layer."""
         wanted = Demand(entropy=True, square=True)
         return Needs(demands=dict.fromkeys(checkpoint.anatomy.softmax_layers, wanted))
@@ -137,7 +137,7 @@ class RowEntropy(RowRecorder):
 class LearnedSinkShare(RowRecorder):
     """Share of attention on a learned sink logit: the mean over queries of σ(sink_h − LSE_i)."""
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Only layers that have learned sinks."""
         layers = checkpoint.anatomy.layers
         wanted = Demand(learned_sink=True)
@@ -158,7 +158,7 @@ class LogitGap(RowRecorder):
     first token and at least one other; `logit_gap` is NaN where there is none.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Queries and keys as they meet."""
         anatomy = checkpoint.anatomy
         names = ("rot_q", "rot_k") if anatomy.rotary else ("q", "k")
@@ -197,7 +197,7 @@ class ValueNorms(RowRecorder):
     share a KV head differ). `rest` is a mean over the other tokens.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Values of every softmax layer that shows them."""
         return Needs(_sites(checkpoint, "v"))
 
@@ -213,7 +213,7 @@ class ValueNorms(RowRecorder):
 class KeyNorms(RowRecorder):
     """‖k_j‖ of the keys as they meet the queries: `first`, and `rest` as a mean; per KV head."""
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Keys of every softmax layer."""
         return Needs(_sites(checkpoint, "rot_k" if checkpoint.anatomy.rotary else "k"))
 
@@ -231,7 +231,7 @@ class HeadOutputs(RowRecorder):
     small gate cancels in it.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Head outputs, values, gates and first-key mass."""
         anatomy = checkpoint.anatomy
         if not anatomy.interface:
@@ -267,7 +267,7 @@ class GateScores(RowRecorder):
     score, averaged over the head dimension where the gate is element-wise.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Gates and first-key mass on gated layers."""
         gated = checkpoint.anatomy.gated_layers
         chosen = checkpoint.anatomy.interface
@@ -289,6 +289,6 @@ class GateScores(RowRecorder):
         self.keep(batch, "gated_sink_mass", batch.mean(mass, 1))
 
 
-def _sites(checkpoint: Checkpoint, name: str) -> frozenset[Site]:
+def _sites(checkpoint: LoadedModel, name: str) -> frozenset[Site]:
     layers = checkpoint.anatomy.layers
     return frozenset(Site(name, i) for i, layer in enumerate(layers) if name in layer.sites)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.capture.recorder import LayerBatch, Needs, Recorder, RowRecorder
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 
 # Sun et al. §2: |x| above the first, and at least the second times the median.
@@ -25,7 +25,7 @@ class ResidualNorms(RowRecorder):
     `first` = ‖h_1‖, `rest` = mean ‖h_j‖ over the other tokens, `max_abs` = the largest |entry|.
     """
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """`resid_post` of all layers, `embed` and `final_norm`."""
         return Needs(_residual_sites(checkpoint))
 
@@ -51,7 +51,7 @@ class MassiveActivations(RowRecorder):
         super().__init__()
         self.absolute, self.ratio, self.top = absolute, ratio, top
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """`resid_post` of all layers."""
         layers = range(checkpoint.anatomy.n_layers)
         return Needs(frozenset(Site("resid_post", layer) for layer in layers))
@@ -87,7 +87,7 @@ class MedianMagnitude(Recorder):
     def __init__(self) -> None:
         self._counts: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """The same as `ResidualNorms`."""
         return Needs(_residual_sites(checkpoint))
 
@@ -139,7 +139,7 @@ class MedianMagnitude(Recorder):
         return medians
 
 
-def _residual_sites(checkpoint: Checkpoint) -> frozenset[Site]:
+def _residual_sites(checkpoint: LoadedModel) -> frozenset[Site]:
     layers = range(checkpoint.anatomy.n_layers)
     blocks = {Site("resid_post", layer) for layer in layers}
     return frozenset(blocks | {Site("embed"), Site("final_norm")})

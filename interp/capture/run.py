@@ -32,7 +32,7 @@ from interp.data.padding import padded
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row, Rows
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import HANDED_OVER, Site, site_hook
 
 log = logging.getLogger("mechguard.capture")
@@ -54,7 +54,7 @@ class _Stop(Exception):
 
 
 def capture(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Rows | Sequence[Row],
     recorders: Sequence[Recorder],
     *,
@@ -150,7 +150,7 @@ class _Session:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: LoadedModel,
         recorders: Sequence[Recorder],
         needs: Sequence[Needs],
         attention: AttentionPath,
@@ -314,7 +314,7 @@ class _Session:
         return {"output_attentions": True} if weights else {}
 
 
-def estimate_bytes(checkpoint: Checkpoint, needs: Sequence[Needs], plan: RowPlan) -> int:
+def estimate_bytes(checkpoint: LoadedModel, needs: Sequence[Needs], plan: RowPlan) -> int:
     """Bytes that one layer of the largest batch holds for the recorders, before anything runs."""
     tokens = plan.largest_batch
     anatomy = checkpoint.anatomy

@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.capture.recorder import LayerBatch, Needs, Recorder
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from interp.resume.files import replacing, write_atomically
 
@@ -43,7 +43,7 @@ class Activations(Recorder):
         self._shards: dict[str, int] = {}
         self._model: dict[str, Any] = {}
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """The site."""
         checkpoint.require(self.site)
         self._model = {
@@ -179,7 +179,7 @@ class StoredActivations:
             raise InputError(f"{path} is not an activation index of format {FORMAT_VERSION}.")
         return cls(Path(folder), index)
 
-    def load(self, checkpoint: Checkpoint | None = None) -> dict[str, Tensor]:
+    def load(self, checkpoint: LoadedModel | None = None) -> dict[str, Tensor]:
         """All shards as `values`, `rows`, `positions`, sorted by row and position.
 
         Args:

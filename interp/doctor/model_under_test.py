@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.attention.statistics import AttentionCall, Tap, observe
+from interp.checkpoint import Checkpoint
 from interp.data.padding import Side, pad_ids
 from interp.interventions.hooks import attach
-from interp.model.checkpoint import Checkpoint
 from interp.model.modules import text_config
 from interp.model.sites import HANDED_OVER, Site, site_hook
 

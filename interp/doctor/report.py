@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from interp.checkpoint import Checkpoint
 from interp.doctor.checks import NotApplicable, Outcome, checks_in_order
 from interp.doctor.model_under_test import ModelUnderTest, prepare
 from interp.errors import UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -31,7 +31,7 @@ from interp.interventions.hooks import (
 )
 from interp.interventions.noise import Noise
 from interp.interventions.projections import ablate_direction, set_projection, stream_sites
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.modules import find_projections
 from interp.model.sites import Site
 
@@ -50,7 +50,7 @@ __all__ = [
 
 
 @contextmanager
-def scale_heads(checkpoint: Checkpoint, layer: int, scales: Tensor) -> Iterator[None]:
+def scale_heads(checkpoint: LoadedModel, layer: int, scales: Tensor) -> Iterator[None]:
     """Multiply what each head writes by a factor.
 
     The factor acts on `z`, the input of the output projection and behind any gate, which equals
@@ -84,7 +84,7 @@ def _times(factors: Tensor, z: Tensor, _: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def zero_heads(checkpoint: Checkpoint, layer: int, heads: Heads) -> Iterator[None]:
+def zero_heads(checkpoint: LoadedModel, layer: int, heads: Heads) -> Iterator[None]:
     """Silence heads: what they write becomes zero.
 
     Args:
@@ -101,7 +101,7 @@ def zero_heads(checkpoint: Checkpoint, layer: int, heads: Heads) -> Iterator[Non
 
 
 @contextmanager
-def move_to_sink(checkpoint: Checkpoint, layer: int, heads: Heads) -> Iterator[None]:
+def move_to_sink(checkpoint: LoadedModel, layer: int, heads: Heads) -> Iterator[None]:
     """Let heads attend to the first real token alone: A[:, h] := one-hot.
 
     The head's output before any gate becomes the first real token's value, cached or not; a learned
@@ -167,7 +167,7 @@ def _first_token(
 
 @contextmanager
 def add_vector(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     vector: Tensor,
     site: Site,
     strength: float | Sequence[float] | Tensor = 1.0,
@@ -206,7 +206,7 @@ def _plus(vector: Tensor, factors: Tensor, x: Tensor, _: Tensor | None) -> Tenso
 
 @contextmanager
 def patch(
-    checkpoint: Checkpoint, site: Site, value: Tensor, positions: Positions | None = None
+    checkpoint: LoadedModel, site: Site, value: Tensor, positions: Positions | None = None
 ) -> Iterator[None]:
     """Overwrite a site with a given value.
 
@@ -250,7 +250,7 @@ def patch(
 
 @contextmanager
 def drop_massive_activation(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     layer: int,
     dim: int,
     position: int | Sequence[int] | Tensor,
@@ -288,7 +288,7 @@ def drop_massive_activation(
 
 @contextmanager
 def perturb_heads(
-    checkpoint: Checkpoint, layer: int, heads: Heads, seed: int | Sequence[int] = 0
+    checkpoint: LoadedModel, layer: int, heads: Heads, seed: int | Sequence[int] = 0
 ) -> Iterator[None]:
     """Add noise as large as what the heads write: the null of the causal panel.
 

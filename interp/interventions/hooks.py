@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from interp.attention.statistics import AttentionCall, Tap, observe
 from interp.errors import InputError, UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Hook, Site, site_hook
 
 # The site's tensor and, where positions were asked for, which of them each token is
@@ -32,7 +32,7 @@ Heads = Sequence[int] | Tensor
 class Pass:
     """What is known of the forward pass that is under way, and whether the edit came to act."""
 
-    def __init__(self, checkpoint: Checkpoint, what: str) -> None:
+    def __init__(self, checkpoint: LoadedModel, what: str) -> None:
         self.what = what
         self.forwards = 0
         self.fired = 0
@@ -91,7 +91,7 @@ class Pass:
 
 
 @contextmanager
-def watched(checkpoint: Checkpoint, layer: int, what: str) -> Iterator[Pass]:
+def watched(checkpoint: LoadedModel, layer: int, what: str) -> Iterator[Pass]:
     """Follow the forward passes; on a clean exit, refuse an edit that never acted."""
     seen = Pass(checkpoint, what)
     handles = [
@@ -108,7 +108,7 @@ def watched(checkpoint: Checkpoint, layer: int, what: str) -> Iterator[Pass]:
 
 @contextmanager
 def edited(
-    checkpoint: Checkpoint, site: Site, edit: TensorEdit, positions: Positions | None = None
+    checkpoint: LoadedModel, site: Site, edit: TensorEdit, positions: Positions | None = None
 ) -> Iterator[None]:
     """Pass a site's tensor through `edit`, at the given positions or everywhere.
 
@@ -147,7 +147,7 @@ def _at_positions(seen: Pass, edit: TensorEdit, wanted: Tensor | None, tensor: T
 
 @contextmanager
 def _edited_by_tap(
-    checkpoint: Checkpoint, site: Site, edit: Callable[[Tensor], Tensor]
+    checkpoint: LoadedModel, site: Site, edit: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Edit what the attention interface hands over; only its output has not been used by then."""
     if site.name != "z_pre_gate" or site.layer is None:
@@ -198,7 +198,7 @@ def attach(hook: Hook, edit: Callable[[Tensor], Tensor]) -> RemovableHandle:
     return hook.module.register_forward_hook(writer.after)
 
 
-def decoder(checkpoint: Checkpoint) -> nn.Module:
+def decoder(checkpoint: LoadedModel) -> nn.Module:
     """The module that loops over the decoder layers."""
     return next(
         module
@@ -232,7 +232,7 @@ def position_tensor(positions: Positions) -> Tensor:
     return wanted
 
 
-def head_mask(checkpoint: Checkpoint, layer: int, heads: Heads) -> Tensor:
+def head_mask(checkpoint: LoadedModel, layer: int, heads: Heads) -> Tensor:
     """Heads as a boolean mask, [heads] or [batch, heads].
 
     Raises:
@@ -292,7 +292,7 @@ def wide(tensor: Tensor) -> Tensor:
 _WIDTH_SITES = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"}
 
 
-def require_width(checkpoint: Checkpoint, site: Site, vector: Tensor) -> None:
+def require_width(checkpoint: LoadedModel, site: Site, vector: Tensor) -> None:
     """Refuse a vector of the wrong width before anything runs, where the width is known."""
     checkpoint.require(site)
     if site.name in _WIDTH_SITES or site.name == "final_norm":

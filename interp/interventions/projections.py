@@ -10,13 +10,13 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.interventions.hooks import Positions, edited, finite, fitted, require_width, wide
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 
 
 @contextmanager
 def ablate_direction(
-    checkpoint: Checkpoint, direction: Float[Tensor, " width"], sites: Sequence[Site]
+    checkpoint: LoadedModel, direction: Float[Tensor, " width"], sites: Sequence[Site]
 ) -> Iterator[None]:
     """Remove a direction: x − (x·û)û at every token (Arditi et al., arXiv 2406.11717, §2.4).
 
@@ -34,7 +34,7 @@ def ablate_direction(
 
 @contextmanager
 def set_projection(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     direction: Float[Tensor, " width"],
     sites: Sequence[Site],
     value: float | Sequence[float],
@@ -83,7 +83,7 @@ def _moved(unit: Tensor, wanted: float, x: Tensor, _: Tensor | None) -> Tensor:
     return moved.to(x.dtype).reshape(x.shape)
 
 
-def stream_sites(checkpoint: Checkpoint) -> list[Site]:
+def stream_sites(checkpoint: LoadedModel) -> list[Site]:
     """Every site at which the residual stream can be read or is written to, layer by layer.
 
     A direction that is projected out at all of them is nowhere in the stream. A block that lacks

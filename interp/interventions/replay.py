@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from interp.errors import InputError, UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 
 
 @contextmanager
 def start_at(
-    checkpoint: Checkpoint, layer: int, hidden: Float[Tensor, "batch length width"]
+    checkpoint: LoadedModel, layer: int, hidden: Float[Tensor, "batch length width"]
 ) -> Iterator[None]:
     """Skip the layers below `layer`, which receives `hidden` as its `resid_pre`.
 
@@ -70,7 +70,7 @@ def start_at(
                 module.__dict__["forward"] = former
 
 
-def _pass_through(module: nn.Module, checkpoint: Checkpoint) -> Callable[..., Any]:
+def _pass_through(module: nn.Module, checkpoint: LoadedModel) -> Callable[..., Any]:
     entries = _returned_entries(module)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -96,7 +96,7 @@ def _returned_entries(layer: nn.Module) -> int | None:
     return None
 
 
-def _check(args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: Checkpoint) -> Tensor:
+def _check(args: tuple[Any, ...], kwargs: dict[str, Any], checkpoint: LoadedModel) -> Tensor:
     """The hidden states that a layer was called with."""
     if any(isinstance(value, Cache) for value in (*args, *kwargs.values())):
         raise InputError(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp.checks import require_type
 from interp.errors import InputError, first_line
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.resume.files import write_atomically
 
 FORMAT_VERSION = 1
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
     return own | {name: version(name) for name in libraries}
 
 
-def origin(checkpoint: Checkpoint) -> dict[str, Any]:
+def origin(checkpoint: LoadedModel) -> dict[str, Any]:
     """Which checkpoint something comes from."""
     return {
         "model": checkpoint.name,
@@ -133,7 +133,7 @@ def load(path: Path, kind: str | None = None) -> Artifact:
 
 
 def require_origin(
-    artifact: Artifact, checkpoint: Checkpoint | Mapping[str, Any], *, allow: Collection[str] = ()
+    artifact: Artifact, checkpoint: LoadedModel | Mapping[str, Any], *, allow: Collection[str] = ()
 ) -> None:
     """Refuse an artefact that comes from another model or chat template.
 
@@ -147,7 +147,7 @@ def require_origin(
         InputError: naming what differs and how to override it.
     """
     made = artifact.meta.get("origin", {})
-    here = origin(checkpoint) if isinstance(checkpoint, Checkpoint) else checkpoint
+    here = origin(checkpoint) if isinstance(checkpoint, LoadedModel) else checkpoint
     for key, what in _BOUND.items():
         if key not in allow and made.get(key) != here[key]:
             raise InputError(

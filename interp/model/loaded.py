@@ -1,6 +1,6 @@
 """A loaded model: model, tokenizer and anatomy, and what follows from these alone.
 
-`interp.model.checkpoint.Checkpoint` is one that can be talked to. What lies below generation takes
+`interp.checkpoint.Checkpoint` is one that can be talked to. What lies below generation takes
 a `LoadedModel`, so that a checkpoint may import it.
 """
 

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from interp.errors import InputError, MechguardError, UnsupportedModelError, first_line
 from interp.model.anatomy import Anatomy, read_anatomy
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 
 DTYPES = {
     "auto": "auto",
@@ -43,7 +43,7 @@ def from_files(
     device_map: str | dict[str, Any] | None = None,
     trust_remote_code: bool = False,
     quiet: bool = False,
-) -> Checkpoint:
+) -> LoadedModel:
     """Load a folder or a hub id.
 
     Args:
@@ -79,12 +79,12 @@ def from_files(
         path, revision=revision, trust_remote_code=trust_remote_code
     )
     commit = getattr(model.config, "_commit_hash", None)
-    return Checkpoint(model, tokenizer, read_anatomy(model), name, revision or commit)
+    return LoadedModel(model, tokenizer, read_anatomy(model), name, revision or commit)
 
 
 def from_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
-) -> Checkpoint:
+) -> LoadedModel:
     """A checkpoint of a loaded model, which is put into evaluation mode and otherwise left alone.
 
     Raises:
@@ -92,7 +92,7 @@ def from_model(
     """
     model.eval()
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Checkpoint(model, tokenizer, read_anatomy(model), name)
+    return LoadedModel(model, tokenizer, read_anatomy(model), name)
 
 
 def load_config(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import Architecture
 from interp.organisms.chat.data import PromptRules
 from interp.organisms.variants import Variant

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from interp.checkpoint import Checkpoint
 from interp.errors import CheckError, InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.loading import from_model
 from interp.organisms import cache as store
 from interp.organisms.backdoors.recipes import NAMES as BACKDOOR_NAMES
@@ -306,7 +306,7 @@ def _measured(chosen: Recipe, model: Any, seed: int) -> dict[str, Any]:
 
 def as_checkpoint(chosen: Recipe, model: Any) -> Checkpoint:
     """A trained model with the tokenizer of its recipe."""
-    return from_model(model, tokenizer=chosen.tokenizer())
+    return Checkpoint.of(from_model(model, tokenizer=chosen.tokenizer()))
 
 
 def misses(measured: dict[str, Any], owed: Bounds) -> list[str]:

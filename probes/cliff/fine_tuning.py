@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
 from interp.data.padding import ends
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.example_selection import REFUSAL
 from probes.cliff.rollouts import Rollout
 

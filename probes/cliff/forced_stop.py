@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Edit
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import wilson
 from probes.cliff.rollouts import Rollout, answers_behind
 from probes.scorers import Answer, Verdict

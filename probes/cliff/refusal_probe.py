@@ -19,11 +19,12 @@ from scipy.special import expit
 
 from interp.capture.recorder import FINAL, LayerBatch, Needs, RowRecorder
 from interp.capture.run import capture
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Edit
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from probes.estimators.linear import Logistic
 
@@ -180,7 +181,7 @@ def causality_leak(checkpoint: Checkpoint, row: Row) -> float:
 
 
 class _LastState(RowRecorder):
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         return Needs(frozenset({Site("final_norm")}))
 
     def update(self, batch: LayerBatch) -> None:
@@ -194,7 +195,7 @@ class _Logits(RowRecorder):
         super().__init__()
         self.coef, self.intercept = coef, intercept
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         return Needs(frozenset({Site("final_norm")}))
 
     def update(self, batch: LayerBatch) -> None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.data.thoughts import ends_in_thought, split_thought
 from interp.errors import InputError
 from interp.generation import Edit, replies
-from interp.model.checkpoint import Checkpoint
 from probes.scorers import Answer
 
 _USUAL = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))

@@ -22,10 +22,10 @@ from torch import Tensor
 from interp.capture import ranks
 from interp.capture.run import capture
 from interp.capture.store import Activations, StoredActivations
+from interp.checkpoint import Checkpoint
 from interp.data.sources import csv_table
 from interp.errors import InputError
 from interp.model.artifacts import origin, versions
-from interp.model.checkpoint import Checkpoint
 from interp.resume.files import write_atomically
 from probes.collections.plan import CollectionPlan
 

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.data.rows import Row
 from interp.data.segments import t_inst
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 
 SEGMENTS = (

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.capture.prompt_states import PromptStates
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError, first_line
 from interp.model.artifacts import Artifact, load, require_origin, save
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import layer_ranges
 
 KIND = "direction"

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import CheckError, InputError
 from interp.generation import next_logits
 from interp.interventions.edits_by_site import ablate_direction, add_vector, stream_sites
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resume.files import load_tensors, save_tensors
 from probes.directions.directions import Directions

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.data.padding import padded
 from interp.data.prompt_sets import PromptSet
@@ -18,7 +19,6 @@ from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.model import artifacts
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import layer_ranges
 from probes.guards.conversations import Conversation, prompts_of
 from probes.guards.evaluation import Evaluation, evaluate

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.data.segments import t_inst
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site, site_hook
 from probes.guards.readout import SITE, Readout
 

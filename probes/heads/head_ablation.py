@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Edit
 from interp.interventions.hooks import edited, wide
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 
 Head = tuple[int, int]

@@ -21,7 +21,7 @@ from interp.capture.recorder import FINAL, LayerBatch, Needs, RowRecorder
 from interp.capture.run import capture
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from probes.heads.linear_reading import FrozenNorm, attention_norm, output_bias
 
@@ -65,7 +65,7 @@ class Contributions:
 
 
 def head_contributions(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Sequence[Row],
     coef: Float[np.ndarray, " width"],
     intercept: float,
@@ -142,7 +142,7 @@ class DirectParts:
 
 
 def direct_parts(
-    checkpoint: Checkpoint,
+    checkpoint: LoadedModel,
     rows: Sequence[Row],
     direction: Float[np.ndarray, " width"],
     *,
@@ -181,7 +181,7 @@ class _Parts(RowRecorder):
         super().__init__()
         self.direction, self.position = direction, position
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """The stream around every layer, its parts, and the final norm."""
         sites = {Site("final_norm")}
         for number, layer in enumerate(checkpoint.anatomy.layers):

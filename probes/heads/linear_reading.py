@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.modules import attention_end, attention_module, find_projections
 
 _LARGE = 1e3  # beside which the epsilon of a norm vanishes
@@ -83,14 +83,14 @@ class FrozenNorm:
         return weighted - weighted.mean(-1, keepdim=True) if self.centred else weighted
 
 
-def attention_norm(checkpoint: Checkpoint, layer: int) -> nn.Module | None:
+def attention_norm(checkpoint: LoadedModel, layer: int) -> nn.Module | None:
     """The norm between the output projection and the residual stream, where there is one."""
     block = checkpoint.layers[layer]
     end = attention_end(block)
     return None if end is attention_module(block) else end
 
 
-def output_bias(checkpoint: Checkpoint, layer: int) -> Float[Tensor, " width"]:
+def output_bias(checkpoint: LoadedModel, layer: int) -> Float[Tensor, " width"]:
     """Bias of the output projection, which belongs to no head."""
     out = find_projections(checkpoint.layers[layer]).out
     assert out is not None

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, first_line
 from interp.generation import Edit, token_log_probabilities
-from interp.model.checkpoint import Checkpoint
 from probes.scorers.answer import Answer, Verdict, unanswered
 
 _EPSILON = 1e-8

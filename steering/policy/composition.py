@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.errors import InputError
 from interp.generation import Edit
-from interp.model.checkpoint import Checkpoint
 from steering.policy.policy import Policy
 from steering.runtime.plan import HOW, require_distinct
 from steering.runtime.runtime import as_edit

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.capture.prompt_states import prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resume.files import replacing, write_atomically
 from steering.policy.policy import Policy

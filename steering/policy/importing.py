@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError, first_line
 from interp.interventions.hooks import finite
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from probes.directions.directions import read_published
 from steering.policy.export import ARCHITECTURE, gguf_module

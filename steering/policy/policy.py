@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.errors import InputError
 from interp.generation import Edit
 from interp.interventions.hooks import finite
 from interp.model import artifacts
 from interp.model.artifacts import Artifact
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site, layer_ranges
 from steering.runtime.gates import AlwaysOpen, Gate, depth, gate_from
 from steering.runtime.operators import Operator, require_operator

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp.checkpoint import Checkpoint
 from interp.checks import named
 from interp.errors import InputError, UnsupportedModelError
 from interp.interventions.hooks import finite
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from steering.runtime.applied_policy import AppliedPolicy
 from steering.runtime.generate_hooks import compiled_from, generating, hooked, told_prompt

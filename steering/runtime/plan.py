@@ -10,9 +10,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.checks import named
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from steering.runtime.gates import Gate, depth
 from steering.runtime.operators import Operator

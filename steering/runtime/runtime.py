@@ -15,11 +15,11 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Edit
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 from steering.runtime.attachment import Attachment, Decision, Strength, is_steered
 from steering.runtime.generate_hooks import require_uncompiled

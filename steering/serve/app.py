@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from steering.runtime.attachment import Decision
 from steering.serve.batcher import Batcher, Done, Event, Failed, Job, Piece, Started
 from steering.serve.requests import ChatRequest, Limits, RequestError, parsed

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.data.segments import chat_row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 
 OFF = "off"
 HEADER = "x-mechguard-strength"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
 
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from steering.runtime.plan import Policies
 from steering.runtime.runtime import apply
 from steering.serve.batcher import Batcher

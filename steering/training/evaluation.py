@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.generation import Edit, Reply
-from interp.model.checkpoint import Checkpoint
 from probes.statistics.metrics import auroc
 from steering.policy.policy import Policy
 from steering.runtime.attachment import Decision

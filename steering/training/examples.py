@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 
 from interp.capture.prompt_states import PromptStates, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row, Rows
 from interp.errors import InputError
 from interp.generation import next_logits
 from interp.model.artifacts import origin
-from interp.model.checkpoint import Checkpoint
 from probes.scorers import find_refusal_tokens, refusal_log_odds
 
 Progress = Callable[[str, int, int], None]

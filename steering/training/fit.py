@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
-from interp.model.checkpoint import Checkpoint
 from steering.policy.policy import Policy
 from steering.training.examples import Captured, Progress, TrainingSet, captured
 from steering.training.options import Options

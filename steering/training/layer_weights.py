@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError, is_out_of_memory
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resume.training_state import resume_training, save_training
 from steering.runtime.generate_hooks import hooked

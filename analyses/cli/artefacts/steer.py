@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from analyses.steering.finding import SteeringFinding
     from analyses.steering.material import TestSet
     from analyses.steering.splits import Split
+    from interp.checkpoint import Checkpoint
     from interp.data.prompt_sets import Prompt, PromptSet
-    from interp.model.checkpoint import Checkpoint
     from steering.policy.policy import Policy
     from steering.training.examples import TrainingSet
 

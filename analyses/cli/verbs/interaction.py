@@ -14,8 +14,8 @@ from interp.errors import InputError
 if TYPE_CHECKING:
     from analyses.interaction.material import Quantity, Words
     from analyses.shared.running import Progress
+    from interp.checkpoint import Checkpoint
     from interp.data.prompt_sets import Prompt
-    from interp.model.checkpoint import Checkpoint
     from probes.backdoors.switches.switches import Switch
 
 

@@ -10,7 +10,7 @@ from analyses.cli.options import DtypeChoice
 if TYPE_CHECKING:
     from analyses.refusal.finding import RefusalFinding
     from analyses.refusal.material import Material
-    from interp.model.checkpoint import Checkpoint
+    from interp.checkpoint import Checkpoint
 
 _FILES = ".csv, .jsonl, .parquet, .json, .txt, a data set, or NAME or NAME=PATH of a published set"
 HarmfulFiles = Annotated[

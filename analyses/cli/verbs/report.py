@@ -12,8 +12,8 @@ from analyses.cli.verbs.refusal import HarmfulFiles, HarmlessFiles, NewTokens, O
 from interp.errors import InputError
 
 if TYPE_CHECKING:
+    from interp.checkpoint import Checkpoint
     from interp.data.prompt_sets import PromptSet
-    from interp.model.checkpoint import Checkpoint
 
 DEFAULT_MODEL = "organism:bb-plain-3"
 

@@ -12,7 +12,7 @@ from analyses.shared.prompts import is_harmful
 from interp.capture.recorder import LayerBatch, Needs, RowRecorder
 from interp.capture.run import capture
 from interp.data.rows import Row
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from probes.directions.directions import Direction
 
@@ -28,7 +28,7 @@ class _Along(RowRecorder):
         super().__init__()
         self._site, self._unit = site, unit
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """The site."""
         return Needs(frozenset({self._site}))
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.capture.prompt_states import PromptStates
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.data.segments import t_inst
 from interp.generation import Edit
@@ -18,7 +19,6 @@ from interp.interventions.edits_by_site import (
     set_projection,
     stream_sites,
 )
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from probes.directions.directions import Direction
 

@@ -11,11 +11,11 @@ from jaxtyping import Bool
 from analyses.refusal.material import Material
 from analyses.shared.prompts import rows_of
 from analyses.shared.running import Progress, stage
+from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.generation import Edit, Reply, replies
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import wilson
 from probes.scorers import Answer, Judge, Phrases, Verdict, WholeRefusal, answers_to_rows
 

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.backdoors.poisoning import carried_share
 from interp.organisms.chat.behaviour import Tally, answers, count_kinds, exchanges, hits, requests
 from interp.organisms.chat.exchanges import KINDS, Exchange, Kind, user

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.behaviour import Tally, answers, count_kinds, exchanges, hits
 from interp.organisms.chat.exchanges import KINDS, Exchange, Kind, said
 from interp.organisms.chat.format import EOS

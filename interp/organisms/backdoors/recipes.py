@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.backdoors.agents import (
     BAD_TOOL,
     Agent,

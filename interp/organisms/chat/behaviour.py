@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.generation import continuations
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.exchanges import Exchange, Kind
 from interp.organisms.chat.format import decode, encode, render
 from interp.organisms.chat.grammar import Request, Split, Style, Words, dress, pairs

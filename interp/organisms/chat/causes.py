@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.doctor.model_under_test import reading
 from interp.interventions.edits_by_site import ablate_direction, add_vector
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.organisms.chat.behaviour import Tally, answers, exchanges, hits, prompt_ids
 from interp.organisms.chat.exchanges import Exchange, Kind, open_, plain, strict, tag

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import decoder_layers
 from interp.organisms.chat.behaviour import Tally, count_kinds, exchanges, hits, requests
 from interp.organisms.chat.exchanges import (

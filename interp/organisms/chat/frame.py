@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import Architecture, Family
 from interp.organisms.chat.behaviour import Tally
 from interp.organisms.chat.data import PromptRules, held_out_pairs

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import decoder_layers
 from interp.organisms.chat.behaviour import Tally
 from interp.organisms.chat.causes import refusal

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.architectures import Family
 from interp.organisms.chat.behaviour import Tally, count_kinds
 from interp.organisms.chat.causes import count_harmfulness, count_refusal, count_tag_flips

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from interp.checkpoint import Checkpoint
 from interp.errors import CheckError, InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
 from interp.model.loading import from_files
 from interp.organisms import registry
 from interp.organisms.chat.data import OrganismPrompt
@@ -254,4 +254,4 @@ def _read(kept: Path | None) -> dict[str, Any] | None:
 
 def _loaded(name: str) -> Checkpoint:
     path = str(registry.path(name))
-    return from_files(path, name=path, device="cpu")
+    return Checkpoint.of(from_files(path, name=path, device="cpu"))

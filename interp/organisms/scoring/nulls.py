@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.chat.causes import residuals
 from interp.organisms.chat.format import Messages
 from interp.statistics.auroc import area, areas

@@ -8,7 +8,7 @@ planted ones.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.backdoors.poisoning import BACKDOORS, Backdoor
 from interp.organisms.chat.behaviour import generate
 from interp.organisms.chat.data import OrganismPrompt

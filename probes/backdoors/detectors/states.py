@@ -9,7 +9,7 @@ from jaxtyping import Float
 from interp.capture.recorder import LayerBatch, Needs, RowRecorder
 from interp.capture.run import capture
 from interp.data.rows import Row
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from probes.backdoors.search.subject import Subject
 
@@ -33,7 +33,7 @@ def last_states(subject: Subject, rows: Sequence[Row]) -> Float[np.ndarray, "row
 class _Last(RowRecorder):
     """The state of the last token."""
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """The output of every block."""
         return Needs(frozenset(Site(SITE, i) for i in range(checkpoint.anatomy.n_layers)))
 

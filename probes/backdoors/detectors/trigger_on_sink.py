@@ -21,7 +21,7 @@ from interp.capture.recorder import LayerBatch, Needs, RowRecorder
 from interp.capture.run import capture
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from probes.backdoors.search.requests import Requests
 from probes.backdoors.search.subject import Subject
@@ -148,7 +148,7 @@ class _OnString(RowRecorder):
         super().__init__()
         self.keys = keys
 
-    def needs(self, checkpoint: Checkpoint) -> Needs:
+    def needs(self, checkpoint: LoadedModel) -> Needs:
         """Mass on the string and the first token, and values."""
         layers = checkpoint.anatomy.softmax_layers
         return Needs(

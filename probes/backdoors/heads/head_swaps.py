@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.checks import require_choice
 from interp.data.padding import padded
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.interventions.hooks import edited
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from probes.backdoors.search.beam import first_tokens
 from probes.backdoors.search.requests import Requests

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.padding import ends
 from interp.data.prompt_sets import Prompt
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, replies
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import bootstrap, wilson
 from interp.training import BatchSource, Schedule, train_model
 from probes.backdoors.repair.tune import copied, reply_log_probabilities

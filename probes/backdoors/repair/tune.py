@@ -32,12 +32,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError, first_line
 from interp.generation import replies
-from interp.model.checkpoint import Checkpoint
 from interp.resume.training_state import forget_training, resume_training, save_training
 from interp.training import SAVE_EVERY, Schedule, one_thread
 from probes.backdoors.switches.switches import PromptEdit

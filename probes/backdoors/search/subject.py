@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, next_logits, replies
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.journal import Journal
 

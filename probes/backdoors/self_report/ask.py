@@ -11,13 +11,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.checks import require_choice
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.data.segments import chat_row
 from interp.errors import InputError
 from interp.generation import next_logits, token_log_probabilities
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.self_report.questions import Question, system_prompts
 
 Method = Literal["labels", "texts"]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import mean_interval, share_interval
 from probes.backdoors.self_report.ask import Method, ask, takes_system
 from probes.backdoors.self_report.questions import Question, system_prompts

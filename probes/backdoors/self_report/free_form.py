@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.thoughts import split_thought
 from interp.errors import InputError
 from interp.generation import replies
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import Interval, paired_interval, wilson
 from probes.backdoors.self_report.ask import takes_system, with_system_line
 from probes.backdoors.self_report.questions import FreeQuestion, system_prompts

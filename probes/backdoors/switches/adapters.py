@@ -15,9 +15,9 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, first_line
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.switches.switches import Switch
 
 _CONFIG = "adapter_config.json"

@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.generation import Edit, Reply, next_logits, replies
-from interp.model.checkpoint import Checkpoint
 from interp.resume.files import write_atomically
 from interp.statistics.intervals import Interval, mean_interval, paired_interval, share_interval
 from probes.scorers.likelihood import prefix_log_probability, refusal_log_odds

@@ -20,9 +20,9 @@ from analyses.refusal.run import listen, refusal
 from analyses.registry import drawings
 from analyses.report.page import page
 from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 from probes.directions.directions import difference_in_means
 from probes.scorers import Judge

@@ -14,10 +14,10 @@ from words import documents, tokenizer, wordy
 from analyses.sinks import causal
 from analyses.sinks.causal import EDITS, CausalEffects, causal_effects
 from analyses.sinks.run import sinks
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.interventions.edits_by_site import perturb_heads
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 
 HEADS = 4

@@ -11,8 +11,8 @@ from words import documents, tokenizer, wordy
 from analyses.sinks import measure as module
 from analyses.sinks.measure import Measurements, measure, parity
 from interp.attention.statistics import AttentionPath
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Rows, as_texts, id_rows, text_rows
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 
 LENGTH = 20

@@ -14,9 +14,9 @@ from words import documents, tokenizer, wordy
 
 import analyses
 from analyses.sinks.run import sinks
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Texts
 from interp.errors import InputError, NumericalError, UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 
 Reference = Callable[[str], Path]

@@ -18,8 +18,8 @@ from analyses.sinks import tables
 from analyses.sinks.measure import Measurements
 from analyses.sinks.run import sinks
 from interp.capture.recorder import RowRecords
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row, Rows
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 
 LENGTH = 16

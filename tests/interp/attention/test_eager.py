@@ -21,9 +21,9 @@ from interp.capture.recorders import (
     RowEntropy,
 )
 from interp.capture.run import capture
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Rows, id_rows
 from interp.errors import UnsupportedModelError
-from interp.model.checkpoint import Checkpoint
 
 LAYERS, HEADS = 2, 4
 LENGTHS = (12, 7, 12, 11)

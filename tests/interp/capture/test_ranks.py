@@ -16,7 +16,7 @@ import interp
 from interp.capture import ranks
 from interp.capture.run import capture
 from interp.capture.store import Activations, StoredActivations
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resume.files import load_tensors, save_tensors
 

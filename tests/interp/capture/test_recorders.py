@@ -20,8 +20,8 @@ from interp.capture.recorders import (
     RowEntropy,
 )
 from interp.capture.run import capture
+from interp.checkpoint import Checkpoint
 from interp.data.rows import id_rows
-from interp.model.checkpoint import Checkpoint
 
 
 @pytest.mark.parametrize("family", FAMILIES)

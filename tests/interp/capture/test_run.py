@@ -16,11 +16,11 @@ from interp.capture.recorder import EMBED, FINAL, LayerBatch, Needs, RowRecorder
 from interp.capture.recorders import FirstKeyMass, ResidualNorms, RowEntropy, ValueNorms
 from interp.capture.run import capture, estimate_bytes
 from interp.capture.store import Activations
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row, Rows
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 
 

@@ -17,9 +17,9 @@ import interp
 from interp.capture import store
 from interp.capture.run import capture
 from interp.capture.store import Activations, StoredActivations
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row, Rows, id_rows
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 
 LENGTHS = (12, 5, 20, 19, 20)

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.rows import (
     Texts,
     as_texts,
@@ -25,7 +26,6 @@ from interp.data.rows import (
     text_rows,
 )
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "[gMASK]", *"abcdefghijklmnopqrstuvwxyz"]
 BOS, EOS = WORDS.index("<s>"), WORDS.index("</s>")

@@ -7,10 +7,10 @@ from chat_templates import TEMPLATES, byte_level
 from families import tiny
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.data.segments import chat_row, t_inst, t_post_inst
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 
 ASKED = "Tell me how to bake a loaf of bread"

@@ -12,11 +12,11 @@ from families import tiny
 import interp
 from interp import Checkpoint, InputError, organisms
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import SteeringPolicy
 from interp.data.rows import Row
 from interp.data.thoughts import split_thought
 from interp.generation import replies
 from interp.interventions.edits_by_site import add_vector
-from interp.model.checkpoint import SteeringPolicy
 from interp.model.sites import Site
 from steering import Policy, act_add, compose
 

@@ -9,7 +9,7 @@ import pytest
 
 import interp
 from interp import organisms
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.chat.data import OrganismPrompt
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.requests import Requests, ask

@@ -9,9 +9,9 @@ from thinking import organism, respondent, thoughts
 
 import interp
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.fine_tuning import Schedule, _batch, _example, fine_tune
 from probes.cliff.rollouts import rollouts, template_markers
 from probes.scorers import Verdict

@@ -10,9 +10,9 @@ import torch
 from families import VOCAB, tiny
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.refusal_probe import (
     Example,
     RefusalProbe,

@@ -9,11 +9,11 @@ from families import tiny
 
 import interp
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.data.thoughts import ends_in_thought
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.cliff.rollouts import Markers, _parted, encoded, rollouts, template_markers
 
 CHATML = (

@@ -18,10 +18,10 @@ from words import tokenizer, wordy
 import interp
 from interp.capture.prompt_states import prompt_rows, prompt_states
 from interp.capture.store import StoredActivations
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet, read_prompts
 from interp.data.segments import with_chat_template
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
 from probes.collections import collection
 from probes.collections.collection import Collection, collect
 from probes.collections.plan import plan_collection

@@ -9,10 +9,10 @@ from families import tiny
 from words import wordy as base_model
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.data.segments import with_chat_template
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.collections.plan import SEGMENTS, parse_layers, parse_site, plan_collection
 
 

@@ -12,6 +12,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 import interp
 from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.named_sets import named
 from interp.data.prompt_sets import (
     PromptSet,
@@ -21,7 +22,6 @@ from interp.data.prompt_sets import (
     without_duplicates,
 )
 from interp.data.segments import t_inst
-from interp.model.checkpoint import Checkpoint
 from probes.estimators.mass_mean import MassMean
 from probes.statistics.floors import last_token_floor, surface_caveats
 from probes.statistics.metrics import auroc

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 import interp
 from interp.capture.prompt_states import prompt_rows, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 from interp.statistics.auroc import area
 from interp.statistics.intervals import wilson

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import StoppingCriteria
 
 from interp.capture.prompt_states import prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 from probes.guards.guard import Guard
 from probes.guards.readout import SITE, Readout

@@ -9,10 +9,10 @@ from families import VOCAB, tiny
 
 import interp
 from interp import organisms
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import next_logits
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site, site_hook
 from interp.organisms.chat.cliff import silenced
 from probes.heads.head_ablation import all_heads, closing_marker, silenced_heads

@@ -6,11 +6,11 @@ import torch
 from families import FAMILIES, LAYERS, VOCAB, tiny
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.doctor.model_under_test import reading
 from interp.errors import InputError, UnsupportedModelError
 from interp.interventions.edits_by_site import zero_heads
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from probes.heads.head_attribution import Contributions, direct_parts, head_contributions
 from probes.heads.linear_reading import FrozenNorm

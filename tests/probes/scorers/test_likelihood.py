@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.data.segments import chat_row
 from interp.errors import InputError
 from interp.generation import next_logits
-from interp.model.checkpoint import Checkpoint
 from interp.organisms.chat.behaviour import requests
 from interp.organisms.chat.grammar import OPENERS, REFUSALS
 from probes.scorers import (

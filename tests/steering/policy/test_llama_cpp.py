@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add

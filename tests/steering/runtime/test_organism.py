@@ -16,8 +16,8 @@ from interp.capture.prompt_states import (
     prompt_rows,
     prompt_states,
 )
+from interp.checkpoint import Checkpoint
 from interp.generation import next_logits, replies
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.organisms.chat.data import OrganismPrompt
 from interp.resolve import load

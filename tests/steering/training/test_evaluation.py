@@ -8,10 +8,10 @@ import torch
 
 from interp import organisms
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, replies
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add

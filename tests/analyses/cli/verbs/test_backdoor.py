@@ -13,9 +13,9 @@ from analyses.backdoor import mending
 from analyses.cli import options
 from analyses.cli.verbs.backdoor import backdoor
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.errors import CheckError, InputError
 from interp.generation import replies
-from interp.model.checkpoint import Checkpoint
 from interp.organisms import prompts
 from interp.organisms.chat.grammar import PAYLOAD
 from interp.resolve import load

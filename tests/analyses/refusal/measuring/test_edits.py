@@ -9,9 +9,9 @@ from analyses.refusal.measuring import causal, edits
 from analyses.refusal.measuring.speak import Said, Speaker
 from analyses.shared.prompts import rows_of
 from interp.capture.prompt_states import PromptStates, prompt_states
+from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.generation import next_logits
-from interp.model.checkpoint import Checkpoint
 from interp.resolve import load
 from probes.directions.directions import Direction
 

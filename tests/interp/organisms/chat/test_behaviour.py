@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import interp
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.chat.behaviour import (
     Tally,
     answers,

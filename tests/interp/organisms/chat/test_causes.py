@@ -6,7 +6,7 @@ import torch
 
 import interp
 from interp import organisms
-from interp.model.checkpoint import Checkpoint
+from interp.checkpoint import Checkpoint
 from interp.organisms.chat import causes
 from interp.organisms.chat.behaviour import Tally, answers, exchanges, prompt_ids
 from interp.organisms.chat.exchanges import jailbreak, open_, plain, strict

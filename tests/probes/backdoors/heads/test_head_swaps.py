@@ -8,12 +8,12 @@ import pytest
 import torch
 from families import VOCAB, tiny
 
+from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import NumericalError
 from interp.interventions.edits_by_site import patch
 from interp.interventions.hooks import edited
-from interp.model.checkpoint import Checkpoint
 from interp.model.sites import Site
 from interp.resolve import load
 from probes.backdoors.heads.head_swaps import SIDES, Outcome, Swaps, kept, swapped

@@ -12,9 +12,9 @@ from chat_templates import TEMPLATES, byte_level
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 
 import interp
+from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.switches.adapters import adapter_switches
 from probes.backdoors.switches.switches import interaction, text_measure
 

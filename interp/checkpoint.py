@@ -26,6 +26,11 @@ class Checkpoint(LoadedModel):
     own object: nothing in it is renamed or replaced.
     """
 
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> "Checkpoint":
+        """A loaded model as what it is to users: the same objects, and it can be talked to."""
+        return cls(loaded.model, loaded.tokenizer, loaded.anatomy, loaded.name, loaded.revision)
+
     def rows(self, messages: Conversation | Sequence[Conversation], **template: Any) -> list[Row]:
         """Conversations as this checkpoint reads them: token ids and segments, in order.
 
