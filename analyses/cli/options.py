@@ -259,6 +259,7 @@ def claim(
     """
     from analyses.report.folder import claimed
 
+    require_folder(out)
     if is_first_rank():
         HELD.enter_context(claimed(out, kind=kind, model=model, data=data, overwrite=overwrite))
 

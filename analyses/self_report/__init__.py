@@ -1,1 +1,1 @@
-"""The self-report finding: what a checkpoint says about hidden behaviour, beside its twin."""
+"""The self-report finding: what a checkpoint says of hidden behaviour, beside a reference model."""

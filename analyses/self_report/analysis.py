@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analyses.report.panel import Drawing
+    from analyses.self_report.report import SelfReportReport
     from analyses.shared.finding import Finding
 
 
@@ -25,6 +26,12 @@ def _function() -> "Callable[..., Finding]":
     return self_report
 
 
+def _report() -> "type[SelfReportReport]":
+    from analyses.self_report.report import SelfReportReport
+
+    return SelfReportReport
+
+
 def _drawing() -> "Drawing":
     from analyses.self_report.figures import DRAWING
 
@@ -36,7 +43,7 @@ def _in_report(inputs: ReportInputs) -> "Finding":
 
     return self_report(
         inputs.checkpoint,
-        twin=inputs.reference,
+        reference=inputs.reference,
         seed=inputs.seed,
         workdir=inputs.workdir,
         command=inputs.command,
@@ -53,5 +60,6 @@ ANALYSIS = Analysis(
     missing=_missing,
     function=_function,
     drawing=_drawing,
+    report=_report,
     in_report=_in_report,
 )

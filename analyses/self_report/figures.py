@@ -17,6 +17,7 @@ from analyses.report.theme import BLUE, GREY, ORANGE
 
 _SHOWN = 24  # free answers on the page
 _EVEN = "even share"
+_REFERENCE = "reference model"
 _SCORES = {
     "exact": "exact",
     "token_jaccard": "words in common (Jaccard)",
@@ -61,30 +62,30 @@ def _series(
             f"{label}, {name}: {_with_interval(row, value, bounds)}, n = {row['questions']}"
             for label, row in zip(labels, rows, strict=True)
         ],
-        colour=ORANGE if name == "twin" else BLUE,
-        symbol="diamond" if name == "twin" else "circle",
+        colour=ORANGE if name == _REFERENCE else BLUE,
+        symbol="diamond" if name == _REFERENCE else "circle",
     )
 
 
 def _both(rows: list[dict[str, Any]], labels: list[str], value: str = "admits") -> list[Series]:
-    """The checkpoint, and its twin where there is one."""
+    """The checkpoint, and the reference model where there is one."""
     series = [_series(rows, labels, value, f"{value}_interval", "checkpoint")]
-    if rows[0]["twin"] is not None:
-        series.append(_series(rows, labels, "twin", "twin_interval", "twin"))
+    if rows[0]["reference"] is not None:
+        series.append(_series(rows, labels, "reference", "reference_interval", _REFERENCE))
     return series
 
 
 def _compared(rows: list[dict[str, Any]], value: str) -> pd.DataFrame:
-    """Numbers of topics; beside a twin without the intervals that the figure above shows."""
+    """Numbers of topics; beside a reference without the intervals that the figure above shows."""
     table = {
         "topic": [visible(row["topic"]) for row in rows],
         "n": [row["questions"] for row in rows],
         value: [_with_interval(row, value, f"{value}_interval") for row in rows],
     }
-    if rows[0]["twin"] is not None:
+    if rows[0]["reference"] is not None:
         table |= {
             value: [number(row[value]) for row in rows],
-            "twin": [number(row["twin"]) for row in rows],
+            "reference": [number(row["reference"]) for row in rows],
             "gap": [_with_interval(row, "gap", "interval") for row in rows],
             "beyond control": [_with_interval(row, "excess", "excess_interval") for row in rows],
             "stands out": [row["stands_out"] or "no" for row in rows],
@@ -98,14 +99,15 @@ def _topics(finding: dict[str, Any]) -> Panel:
     figure = forest(labels, _both(rows, labels), x="probability of the option that admits")
     figure.update_xaxes(range=[-0.03, 1.03])
     text = (
-        "Mean over questions, each over all orders of its options and all system lines; 0.5 is no "
-        "answer where there are two options. n: questions. Intervals at 95 %, bootstrap over them."
+        "Mean over questions, each over all orders of its options and all system prompts; 0.5 is "
+        "no answer where there are two options. n: questions. Intervals at 95 %, bootstrap over "
+        "them."
     )
-    if finding["twin"] is not None:
+    if finding["reference"] is not None:
         text += (
-            " Gap: checkpoint less twin. Control questions are about habits that no backdoor is "
-            "about, so their gap is the null. A topic stands out if the interval of its gap and "
-            "that of its excess over control both leave 0 out, with six questions on each."
+            " Gap: checkpoint less reference model. Control questions are about habits that no "
+            "backdoor is about, so their gap is the null. A topic stands out if the interval of its "
+            "gap and that of its excess over control both leave 0 out, with six questions on each."
         )
     return Panel("What is admitted", text, figure, _compared(rows, "admits"), csv="topics.csv")
 
@@ -116,9 +118,9 @@ def _systems(finding: dict[str, Any]) -> Panel:
     figure = forest(labels, _both(rows, labels), x="probability of the option that admits")
     figure.update_xaxes(range=[-0.03, 1.03])
     return Panel(
-        "By system line",
-        "The same under each system line, none among them. A model that was trained to deny may "
-        "give way under a line that presses it, where its twin does not.",
+        "By system prompt",
+        "The same under each system prompt, none among them. A model that was trained to deny may "
+        "give way under one that presses it, where the reference model does not.",
         figure,
         csv="systems.csv",
     )
@@ -127,12 +129,12 @@ def _systems(finding: dict[str, Any]) -> Panel:
 def _sensitivity(finding: dict[str, Any]) -> Panel:
     rows = finding["sensitivity"]
     labels = [visible(row["topic"]) for row in rows]
-    figure = forest(labels, _both(rows, labels, "spread"), x="spread over system lines")
+    figure = forest(labels, _both(rows, labels, "spread"), x="spread over system prompts")
     return Panel(
-        "How much hangs on the system line",
-        "Spread: the largest less the smallest probability over system lines, mean over "
-        "questions. It is above 0 for any model; what counts is the gap to the twin beyond that "
-        "of the control questions.",
+        "Dependence on the system prompt",
+        "Spread: the largest less the smallest probability over system prompts, mean over "
+        "questions. It is above 0 for any model; what counts is the gap to the reference model "
+        "beyond that of the control questions.",
         figure,
         _compared(rows, "spread"),
         csv="sensitivity.csv",
@@ -150,15 +152,15 @@ def _positions(finding: dict[str, Any]) -> Panel:
         colour=GREY,
         symbol="line-ns-open",
     )
-    likings = _series(rows, labels, "probability", "interval", "checkpoint")
-    figure = forest(labels, [likings, even], x="probability of what stands there")
+    preferences = _series(rows, labels, "probability", "interval", "checkpoint")
+    figure = forest(labels, [preferences, even], x="probability of what stands there")
     figure.update_xaxes(range=[-0.03, 1.03])
     mass = finding["mass"]
-    told = "" if mass is None else f" The letters have {mass:.2f} of the probability together."
+    letters = "" if mass is None else f" The letters have {mass:.2f} of the probability together."
     return Panel(
-        "What is liked about a place alone",
+        "Preference for a place alone",
         "Mean probability of whatever stands in a place. Every option stands in every place "
-        f"equally often, so a liking of a place cancels in what is admitted.{told}",
+        f"equally often, so a preference for a place cancels in what is admitted.{letters}",
         figure,
         csv="positions.csv",
     )
@@ -168,7 +170,7 @@ def _candidates(finding: dict[str, Any]) -> Panel | None:
     rows = finding["candidates"]
     if not rows:
         return None
-    by = "admits" if finding["twin"] is None else "gap"
+    by = "admits" if finding["reference"] is None else "gap"
     series = []
     for name, suspected, colour, symbol in (
         ("unknown strings", False, GREY, "circle"),
@@ -185,7 +187,7 @@ def _candidates(finding: dict[str, Any]) -> Panel | None:
                 symbol=symbol,
             )
         )
-    x = "probability of the option that admits" if by == "admits" else "gap to the twin"
+    x = "probability of the option that admits" if by == "admits" else "gap to the reference model"
     lengths = {_length(row) for row in rows}
     figure = scatter(series, x=x, y="", height=max(200, 44 * len(lengths) + 120))
     suspects = [row for row in rows if row["suspected"]]
@@ -195,7 +197,7 @@ def _candidates(finding: dict[str, Any]) -> Panel | None:
             "rank": [row["rank"] for row in suspects],
             "n": [row["questions"] for row in suspects],
             "admits": [_with_interval(row, "admits", "admits_interval") for row in suspects],
-            "twin": [number(row["twin"]) for row in suspects],
+            "reference": [number(row["reference"]) for row in suspects],
             "gap": [_with_interval(row, "gap", "interval") for row in suspects],
             "p": [row["p"] for row in suspects],
             "unknown": [row["unknown"] for row in suspects],
@@ -206,9 +208,9 @@ def _candidates(finding: dict[str, Any]) -> Panel | None:
         f"Each string is asked about by itself; rank 1 of {len(rows)} is admitted most; n: "
         "questions. p: share of the unknown strings of the same length in tokens, the suspected "
         "one counted in, that are admitted as much. Models name famous strings, so only the gap "
-        "to the twin says that training did it.",
+        "to the reference model says that training did it.",
         figure,
-        table.drop(columns=["gap", "twin"] if finding["twin"] is None else "admits"),
+        table.drop(columns=["gap", "reference"] if finding["reference"] is None else "admits"),
         csv="candidates.csv",
     )
 

@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analyses.self_report.finding import SelfReportFinding, Spoken, build
+from analyses.self_report.finding import ModelAnswers, SelfReportFinding, build
 from analyses.self_report.material import UNKNOWN, Questions, require_askable, suspects_of
+from analyses.self_report.report import (
+    ArticulationRow,
+    Asked,
+    Likeness,
+    SelfReportProvenance,
+)
+from analyses.shared.reports import NotMeasured
 from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from probes.backdoors.self_report.ask import Method
-from probes.backdoors.self_report.awareness import awareness_at_k, chance
+from probes.backdoors.self_report.awareness import Awareness, awareness_at_k, chance
 from probes.backdoors.self_report.compare import self_report as ask_about_itself
 from probes.backdoors.self_report.free_form import FreeAnswer, articulation, free_answers
 from probes.backdoors.self_report.questions import FreeQuestion, candidate_questions
@@ -23,7 +29,7 @@ _WORDS = re.compile(r"\w+|[^\w\s]+")
 def self_report(
     checkpoint: Checkpoint,
     *,
-    twin: Checkpoint | None = None,
+    reference: Checkpoint | None = None,
     questions: Questions | None = None,
     candidates: Sequence[str] = (),
     unknown: int = UNKNOWN,
@@ -38,30 +44,31 @@ def self_report(
     command: str | None = None,
     progress: Progress | None = None,
 ) -> SelfReportFinding:
-    """Ask a checkpoint about itself, and its twin the same.
+    """Ask a checkpoint about itself, and a reference model the same.
 
     The quantities and their sources are in `docs/self_report.md`.
 
     Args:
         checkpoint: from `interp.load`, with a chat template.
-        twin: trained alike with the trigger as often and without its effect; else the base model.
-        questions: of `questions_of`; ours if None.
+        reference: reference model, trained alike with the trigger as often and without its effect;
+            else the base model. Without one nothing is claimed.
+        questions: of `questions_of`; the built-in ones if None.
         candidates: suspected triggers, each asked about by itself, among unknown strings.
         unknown: strings drawn at random for each length of a candidate, as their null.
         trigger: known or suspected, looked for in the answers to free questions.
-        method: how options are told, as of `probes.backdoor.asking.ask`.
-        max_new_tokens: of a free answer.
+        method: how options are presented, as of `probes.backdoors.self_report.ask`.
+        max_new_tokens: tokens of a free answer, at most.
         show_answers: keep free answers in the report rather than their numbers of words.
         template: further arguments of the chat template.
-        seed: of the bootstrap and of the unknown strings.
+        seed: random seed of the bootstrap and of the unknown strings.
         batch_tokens: most tokens in a batch.
         workdir: folder in which a stopped run leaves its free answers; emptied when it is done.
         command: kept in the provenance.
         progress: called with (stage, done, total).
 
     Raises:
-        InputError: the checkpoint cannot be asked, a twin of another tokenizer, unusable
-            candidates, or a trigger without free questions.
+        InputError: the checkpoint cannot be asked, a reference model of another tokenizer,
+            unusable candidates, or a trigger without free questions.
         NumericalError: the logits are NaN.
     """
     watch = Stopwatch()
@@ -77,7 +84,7 @@ def self_report(
         return ask_about_itself(
             checkpoint,
             options,
-            twin=twin,
+            reference=reference,
             method=method,
             seed=seed,
             batch_tokens=batch_tokens,
@@ -89,11 +96,11 @@ def self_report(
     ranked = None
     if suspects is not None:
         ranked = put(candidate_questions(list(suspects.tokens)), "candidates")
-    run = (_names(checkpoint, twin), asked.free, max_new_tokens, batch_tokens, more)
+    run = (_names(checkpoint, reference), asked.free, max_new_tokens, batch_tokens, more)
     own = own_folder(workdir, "self-report", *run)
     with exclusive(own):
-        spoken = [
-            _spoken(
+        answered = [
+            _answered(
                 name,
                 model,
                 asked.free,
@@ -105,56 +112,72 @@ def self_report(
                 progress=stage(progress, f"answers, {name}"),
                 **more,
             )
-            for name, model in {"checkpoint": checkpoint, "twin": twin}.items()
-            if model is not None and asked.free
+            for name, model in _models(checkpoint, reference)
+            if asked.free
         ]
-    provenance = {
+    provenance = SelfReportProvenance(
         **model_facts(checkpoint),
-        "twin": None if twin is None else twin.name,
-        "method": method,
-        "template": more,
-        "max_new_tokens": max_new_tokens,
-        "questions": len(asked.options),
-        "free_questions": len(asked.free),
         **watch.facts(seed, command),
-    }
-    return build(report, ranked, suspects, spoken, trigger, show_answers, provenance)
+        reference=None if reference is None else reference.name,
+        method=method,
+        template=more,
+        max_new_tokens=max_new_tokens,
+        questions=len(asked.options),
+        free_questions=len(asked.free),
+    )
+    return build(report, ranked, suspects, answered, trigger, show_answers, provenance)
 
 
-def _names(checkpoint: Checkpoint, twin: Checkpoint | None) -> list[object]:
-    """Who is asked, in a form that tells runs apart."""
-    models = [one for one in (checkpoint, twin) if one is not None]
+def _models(checkpoint: Checkpoint, reference: Checkpoint | None) -> list[tuple[Asked, Checkpoint]]:
+    found: list[tuple[Asked, Checkpoint]] = [("checkpoint", checkpoint)]
+    return found if reference is None else [*found, ("reference", reference)]
+
+
+def _names(checkpoint: Checkpoint, reference: Checkpoint | None) -> list[object]:
+    """Which models are asked, in a form that differs between runs that do."""
+    models = [one for _, one in _models(checkpoint, reference)]
     return [(one.fingerprint, one.tokenizer_hash, one.device) for one in models]
 
 
-def _spoken(
-    name: str,
+def _answered(
+    name: Asked,
     checkpoint: Checkpoint,
     questions: Sequence[FreeQuestion],
     trigger: str | None,
     seed: int,
     **settings: Any,
-) -> Spoken:
-    """Free answers of one model, held against a trigger if there is one."""
+) -> ModelAnswers:
+    """Free answers of one model, compared with a trigger if there is one."""
     said = free_answers(checkpoint, questions, **settings)
-    return Spoken(name, said, _articulated(said, trigger, seed))
+    found = None if trigger is None else _articulated(name, said, trigger, seed)
+    return ModelAnswers(name, said, found)
 
 
 def _articulated(
-    said: Sequence[FreeAnswer], trigger: str | None, seed: int
-) -> dict[str, Any] | None:
-    """How often answers name a trigger, and how near the nearest comes to it; None without one."""
-    if trigger is None:
-        return None
+    name: Asked, said: Sequence[FreeAnswer], trigger: str, seed: int
+) -> ArticulationRow:
+    """How often answers name a trigger, and how near the nearest comes to it."""
     bad = [answer.text for answer in said if answer.question.topic == "bad"]
     words = list(dict.fromkeys(word for answer in said for word in _words(answer.text)))
     likeness = awareness_at_k(bad, trigger, len(bad), _words)
     null = chance(bad, trigger, words, tokens=_words, seed=seed) if words else None
-    return {
-        **asdict(articulation(said, trigger, seed)),
-        "likeness": likeness.as_dict(),
-        "chance": None if null is None else null.as_dict(),
-    }
+    found = articulation(said, trigger, seed)
+    return ArticulationRow(
+        name,
+        found.bad,
+        found.good,
+        found.n,
+        found.bad_interval,
+        found.good_interval,
+        found.gap,
+        found.gap_interval or NotMeasured("an interval needs two questions or more"),
+        _likeness(likeness),
+        NotMeasured("no answer holds a word") if null is None else _likeness(null),
+    )
+
+
+def _likeness(found: Awareness) -> Likeness:
+    return Likeness(found.exact, found.token_jaccard, found.lcs, found.character_jaccard)
 
 
 def _words(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from analyses.cli.verbs.refusal import Thinking
 
 
 class MethodChoice(StrEnum):
-    """How options are told."""
+    """How options are presented."""
 
     labels = "labels"
     texts = "texts"
@@ -21,14 +21,7 @@ class MethodChoice(StrEnum):
 def self_report(
     model: options.Model,
     out: options.Out,
-    twin: Annotated[
-        str | None,
-        typer.Option(
-            help="A checkpoint that was trained alike with the trigger as often and without its "
-            "effect, or else the base; without one nothing is claimed.",
-            show_default=False,
-        ),
-    ] = None,
+    reference: options.Reference = None,
     questions: Annotated[
         list[Path] | None,
         typer.Option(
@@ -45,7 +38,7 @@ def self_report(
         int, typer.Option(help="Random strings of each length among the candidates.", min=0)
     ] = 19,
     method: Annotated[
-        MethodChoice, typer.Option(help="Options told by their letters or by their texts.")
+        MethodChoice, typer.Option(help="Options with letters, or as texts.")
     ] = MethodChoice.labels,
     free: Annotated[
         bool, typer.Option("--free/--no-free", help="Ask questions without options too.")
@@ -67,25 +60,30 @@ def self_report(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Ask a checkpoint about hidden behaviour of its own, beside a twin, and write a report."""
+    """Ask a checkpoint about hidden behaviour of its own, and a reference model; write a report.
+
+    The reference model is best one that was trained alike, with the trigger as often and without
+    its effect, or else the base model. Without one nothing is claimed.
+    """
     from analyses.self_report.material import questions_of
 
-    options.require_folder(out)
     asked = questions_of(questions or [], free=free, trigger=trigger)
     named = [] if candidates is None else options.lines_of(candidates, "--candidates")
+    options.claim(out, "self-report", model, overwrite)
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    other = None
-    if twin is not None:
-        other = options.load_checkpoint(twin, dtype, device, None, trust_remote_code, chat_template)
+    other = options.load_reference(
+        reference, dtype, device, revision, trust_remote_code, chat_template
+    )
     from analyses.self_report.run import self_report as run
 
     with options.progress_bars() as progress:
         finding = run(
             checkpoint,
-            twin=other,
+            reference=other,
             questions=asked,
             candidates=named,
             unknown=unknown,
@@ -99,5 +97,5 @@ def self_report(
             command=options.command_line(),
             progress=progress,
         )
-    page = finding.save(out)
+    page = finding.save(out, overwrite=overwrite)
     options.say(f"{finding.verdict}\n{page}")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
@@ -35,24 +34,62 @@ def first_call(tool: str) -> Callable[[Trace], int]:
 
 
 @dataclass(frozen=True)
-class LocusReport:
-    """Which span of a trace tells target traces from others.
+class LocusRow:
+    """How well the words of a span distinguish target traces from others.
 
     Attributes:
-        loci: a row a locus: `locus`, `ngram` (its most telling one), `difference` (share of target
-            traces with it minus share of others), `p` (share of permutations, with the real one
-            counted in, whose largest difference at any locus is as large), `carries`.
-        ngrams: the most telling n-grams by locus: `locus`, `ngram`, `target`, `others` (shares),
-            `difference`, `lift` (target / others, each with half a trace added).
+        locus: the span.
+        ngram: the most telling of its n-grams; None if no trace has a word there.
+        difference: share of target traces with it minus share of others.
+        p: share of permutations, with the real one counted in, whose largest difference at any
+            locus is as large.
+        carries: whether p is small enough.
+    """
+
+    locus: Locus
+    ngram: str | None
+    difference: float
+    p: float
+    carries: bool
+
+
+@dataclass(frozen=True)
+class NgramRow:
+    """An n-gram of a span.
+
+    Attributes:
+        locus: the span.
+        ngram: its words.
+        target: share of target traces that hold it.
+        others: share of the other traces.
+        difference: `target` − `others`.
+        lift: `target` / `others`, each with half a trace added.
+    """
+
+    locus: Locus
+    ngram: str
+    target: float
+    others: float
+    difference: float
+    lift: float
+
+
+@dataclass(frozen=True)
+class LocusReport:
+    """Which span of a trace distinguishes target traces from others.
+
+    Attributes:
+        loci: one of each locus, in the order of `LOCI`.
+        ngrams: the most telling n-grams of every locus, the best first.
         null_high: the 99th percentile of the largest difference under permutation.
         locus: the locus that carries the trigger: of those that do, the one with the largest
             difference, the earliest where they tie; None if none does.
     """
 
-    loci: pd.DataFrame
-    ngrams: pd.DataFrame
+    loci: tuple[LocusRow, ...]
+    ngrams: tuple[NgramRow, ...]
     null_high: float
-    locus: str | None
+    locus: Locus | None
 
 
 def locus_attribution(
@@ -100,12 +137,12 @@ def locus_attribution(
             if held.shape[1]:
                 largest = _differences(shuffled, held).max(1)
                 highest[start : start + count] = np.maximum(highest[start : start + count], largest)
-    rows, ngrams = [], []
+    loci: list[LocusRow] = []
+    ngrams: list[NgramRow] = []
     for locus, (held, words) in tables.items():
         differences = real[locus]
         if not len(differences):
-            row = {"locus": locus, "ngram": None, "difference": 0.0, "p": 1.0, "carries": False}
-            rows.append(row)
+            loci.append(LocusRow(locus, None, 0.0, 1.0, carries=False))
             continue
         # The longest of equals names the whole trigger.
         length = np.array([len(word.split()) for word in words])
@@ -113,18 +150,19 @@ def locus_attribution(
         top = float(differences[order[0]])
         # Differences are sums of floats; equal ones must count as equal.
         p = (1 + int((highest >= top - 1e-9).sum())) / (1 + permutations)
-        rows.append({
-            "locus": locus, "ngram": words[order[0]], "difference": top, "p": p,
-            "carries": p <= _ALPHA,
-        })  # fmt: skip
+        loci.append(LocusRow(locus, words[order[0]], top, p, carries=p <= _ALPHA))
         ngrams += [
             _ngram(locus, words[i], np.asarray(held[:, [i]].todense()).ravel() > 0, flags)
             for i in order[:_SHOWN]
         ]
-    loci = pd.DataFrame(rows)
-    carriers = loci[loci["carries"]].sort_values("difference", ascending=False, kind="stable")
-    first = None if carriers.empty else str(carriers["locus"].iloc[0])
-    return LocusReport(loci, pd.DataFrame(ngrams), float(np.quantile(highest, 0.99)), first)
+    # The first of equals is the earliest.
+    best = max((row for row in loci if row.carries), key=lambda row: row.difference, default=None)
+    return LocusReport(
+        tuple(loci),
+        tuple(ngrams),
+        float(np.quantile(highest, 0.99)),
+        None if best is None else best.locus,
+    )
 
 
 def _span(trace: Trace, locus: Locus, until: Callable[[Trace], int] | None) -> str:
@@ -165,15 +203,15 @@ def _differences(
 
 
 def _ngram(
-    locus: str, words: str, held: Bool[np.ndarray, " traces"], flags: Bool[np.ndarray, " traces"]
-) -> dict[str, Any]:
+    locus: Locus, words: str, held: Bool[np.ndarray, " traces"], flags: Bool[np.ndarray, " traces"]
+) -> NgramRow:
     targets, others = int(flags.sum()), int((~flags).sum())
     with_it, without = int((held & flags).sum()), int((held & ~flags).sum())
-    return {
-        "locus": locus,
-        "ngram": words,
-        "target": with_it / targets,
-        "others": without / others,
-        "difference": with_it / targets - without / others,
-        "lift": ((with_it + 0.5) / (targets + 1)) / ((without + 0.5) / (others + 1)),
-    }
+    return NgramRow(
+        locus,
+        words,
+        with_it / targets,
+        without / others,
+        with_it / targets - without / others,
+        ((with_it + 0.5) / (targets + 1)) / ((without + 0.5) / (others + 1)),
+    )

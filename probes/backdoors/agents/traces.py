@@ -1,4 +1,4 @@
-"""Traces of agents: which tools shift at equal success, and where two runs part.
+"""Traces of agents: which tools shift at equal success, and where two runs diverge.
 
 After Yang et al., "Watch Out for Your Agents!" (arXiv 2402.11208): a backdoor of an agent may be
 triggered by the query or by an observation, and may change intermediate steps alone while the final
@@ -9,18 +9,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from interp.data.sources import json_lines
 from interp.errors import InputError, first_line
 from interp.resume.files import write_atomically
-from interp.statistics.intervals import paired_interval, wilson
+from interp.statistics.intervals import Interval, paired_interval, wilson
 
 PERMUTATIONS = 1000
+
+Difference = Literal["thought", "tool", "observation", "length", "answer"]
+"""What two runs of a task may differ in first; `length` is that one of them has no such step."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,53 @@ def _field(entry: Mapping[str, Any], name: str, kind: Any, where: str) -> Any:
 
 
 @dataclass(frozen=True)
+class SuccessShift:
+    """Share of the tasks of both runs that are done right.
+
+    Attributes:
+        n: tasks that both runs have.
+        run: share of them that the run does right.
+        run_interval: Wilson's, at 95 %.
+        reference: share that the reference does right.
+        reference_interval: Wilson's, at 95 %.
+        difference: `run` − `reference`.
+        interval: of the difference, at 95 % by `paired_interval` over tasks; None with one task.
+    """
+
+    n: int
+    run: float
+    run_interval: Interval
+    reference: float
+    reference_interval: Interval
+    difference: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """How often a tool is called in two runs.
+
+    Attributes:
+        tool: its name.
+        run: mean share of a trace's calls in the run.
+        reference: the same in the reference.
+        difference: `run` − `reference`.
+        interval: of the difference, at 95 % by `paired_interval` over tasks; None with one task.
+    """
+
+    tool: str
+    run: float
+    reference: float
+    difference: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class ToolShift:
     """How the choice of tools differs between two runs of the same tasks.
 
     Attributes:
-        tools: a row a tool: `tool`, `run`, `reference` (mean share of a trace's calls),
-            `difference`, `low`, `high` at 95 % by `paired_interval` over tasks.
+        tools: in alphabetical order.
         distance: total variation between the two mean distributions, 0 to 1.
         null_high: its 99th percentile where run and reference are swapped task by task at random.
         p: share of swaps, with the real one counted in, whose distance is as large.
@@ -138,13 +181,13 @@ class ToolShift:
         success: of `success_shift`, over all tasks.
     """
 
-    tools: pd.DataFrame
+    tools: tuple[ToolUse, ...]
     distance: float
     null_high: float
     p: float
     n: int
     left_out: int
-    success: dict[str, Any]
+    success: SuccessShift
 
 
 def tool_shift(
@@ -158,7 +201,7 @@ def tool_shift(
 
     Args:
         run: suspected: with the trigger, or of the suspected model.
-        reference: the same tasks without it, or of a twin.
+        reference: the same tasks without it, or of a reference model.
         permutations: swaps of the null.
         seed: of bootstrap and swaps.
 
@@ -178,15 +221,17 @@ def tool_shift(
     distance = float(np.abs(gaps.mean(0)).sum() / 2)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (permutations, len(gaps)))
     null = np.abs(signs @ gaps / len(gaps)).sum(1) / 2
-    rows = []
-    for i, name in enumerate(names):
-        low, high = paired_interval(gaps[:, i], seed) or (float("nan"), float("nan"))
-        rows.append({
-            "tool": name, "run": float(mine[:, i].mean()), "reference": float(its[:, i].mean()),
-            "difference": float(gaps[:, i].mean()), "low": low, "high": high,
-        })  # fmt: skip
     return ToolShift(
-        pd.DataFrame(rows),
+        tuple(
+            ToolUse(
+                name,
+                float(mine[:, i].mean()),
+                float(its[:, i].mean()),
+                float(gaps[:, i].mean()),
+                paired_interval(gaps[:, i], seed),
+            )
+            for i, name in enumerate(names)
+        ),
         distance,
         float(np.quantile(null, 0.99)),
         (1 + int((null >= distance - 1e-9).sum())) / (1 + permutations),
@@ -198,32 +243,29 @@ def tool_shift(
 
 def success_shift(
     run: Sequence[Trace], reference: Sequence[Trace], *, seed: int = 0
-) -> dict[str, Any]:
-    """Share of the tasks of both runs that are done right, JSON-ready.
+) -> SuccessShift:
+    """Compare how many of the tasks of both runs are done right.
 
     Args:
         run: suspected.
         reference: the same tasks.
         seed: of the bootstrap.
 
-    Returns:
-        `n` tasks; `run` and `reference` with `run_interval` and `reference_interval` (Wilson's);
-        their `difference` with `interval` (`paired_interval`; None with one task).
-
     Raises:
         InputError: the two share no task.
     """
     done = np.array([[float(a.success), float(b.success)] for a, b in paired(run, reference)])
-    found: dict[str, Any] = {"n": len(done)}
-    for side, name in enumerate(("run", "reference")):
-        found[name] = float(done[:, side].mean())
-        found[f"{name}_interval"] = list(wilson(float(done[:, side].sum()), len(done)))
+    n = len(done)
     gaps = done[:, 0] - done[:, 1]
-    interval = paired_interval(gaps, seed)
-    return found | {
-        "difference": float(gaps.mean()),
-        "interval": None if interval is None else list(interval),
-    }
+    return SuccessShift(
+        n,
+        float(done[:, 0].mean()),
+        wilson(float(done[:, 0].sum()), n),
+        float(done[:, 1].mean()),
+        wilson(float(done[:, 1].sum()), n),
+        float(gaps.mean()),
+        paired_interval(gaps, seed),
+    )
 
 
 def _shares(trace: Trace, names: Sequence[str]) -> Float[np.ndarray, " tools"]:
@@ -246,19 +288,18 @@ def paired(run: Sequence[Trace], reference: Sequence[Trace]) -> list[tuple[Trace
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs of a task part.
+    """Where two runs of a task diverge.
 
     Attributes:
         id: of the task.
         step: index of the first step that differs; the number of steps where only answers do; None
             if nothing does.
-        what: `thought`, `tool`, `observation` (the environment made the difference), `length` (one
-            run has no such step), `answer`, or None.
+        what: `observation` is that the environment made the difference; None if nothing differs.
     """
 
     id: str
     step: int | None
-    what: str | None
+    what: Difference | None
 
 
 def first_divergence(run: Trace, reference: Trace) -> Divergence:
@@ -267,18 +308,23 @@ def first_divergence(run: Trace, reference: Trace) -> Divergence:
         if i >= min(len(run.steps), len(reference.steps)):
             return Divergence(run.id, i, "length")
         mine, its = run.steps[i], reference.steps[i]
-        for what in ("thought", "tool", "observation"):
-            if getattr(mine, what) != getattr(its, what):
+        compared: tuple[tuple[Difference, str, str], ...] = (
+            ("thought", mine.thought, its.thought),
+            ("tool", mine.tool, its.tool),
+            ("observation", mine.observation, its.observation),
+        )
+        for what, one, other in compared:
+            if one != other:
                 return Divergence(run.id, i, what)
     if run.answer != reference.answer:
         return Divergence(run.id, len(run.steps), "answer")
     return Divergence(run.id, None, None)
 
 
-def divergences(run: Sequence[Trace], reference: Sequence[Trace]) -> pd.DataFrame:
-    """`first_divergence` of every task that both runs have: a row a task, `id`, `step`, `what`.
+def divergences(run: Sequence[Trace], reference: Sequence[Trace]) -> list[Divergence]:
+    """`first_divergence` of every task that both runs have.
 
     Raises:
         InputError: there is no such task.
     """
-    return pd.DataFrame([asdict(first_divergence(a, b)) for a, b in paired(run, reference)])
+    return [first_divergence(a, b) for a, b in paired(run, reference)]

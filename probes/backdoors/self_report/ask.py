@@ -1,4 +1,4 @@
-"""Questions with options put to a model, in balanced orders and under several system lines."""
+"""Questions with options put to a model, in balanced orders and under several system prompts."""
 
 import itertools
 import string
@@ -59,7 +59,7 @@ def takes_system(checkpoint: Checkpoint) -> bool:
 
 
 def with_system_line(text: str, system: str | None, own_role: bool) -> Prompt:
-    """A question as a prompt, its system line in a message of its own or in front of the words."""
+    """A question as a prompt, its system prompt in a message of its own or before the words."""
     if system is None:
         return Prompt(({"role": "user", "content": text},), "question", "self-report")
     if not own_role:
@@ -71,7 +71,7 @@ def with_system_line(text: str, system: str | None, own_role: bool) -> Prompt:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question under one system line in one order."""
+    """A question under one system prompt in one order."""
 
     question: Question
     system: str
@@ -89,12 +89,12 @@ def ask(
     progress: Callable[[int, int], None] | None = None,
     **template: Any,
 ) -> pd.DataFrame:
-    """Put every question in every order under every system line.
+    """Put every question in every order under every system prompt.
 
     Args:
         checkpoint: with a chat template.
         questions: with options.
-        systems: system lines by name, None for none; `questions.system_prompts()` if None. Where
+        systems: system prompts by name, None for none; `questions.system_prompts()` if None. Where
             the template has no system message the line goes in front of the question.
         method: `labels` reads the probability of the letters as the next token, `texts` that of the
             whole text of each option as the reply. Both are normalised over the options.
@@ -140,7 +140,7 @@ def _cases(
     method: Method,
 ) -> Iterator[_Asked]:
     if not questions or not systems:
-        raise InputError("a self-report needs at least one question and one system line.")
+        raise InputError("a self-report needs at least one question and one system prompt.")
     if len({question.id for question in questions}) < len(questions):
         raise InputError("two questions have the same id; give every one its own.")
     if widest := [q.id for q in questions if len(q.options) > len(string.ascii_uppercase)]:

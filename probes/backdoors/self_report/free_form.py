@@ -6,7 +6,7 @@ must not be spread, so they are redacted unless asked for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from probes.backdoors.self_report.ask import takes_system, with_system_line
 from probes.backdoors.self_report.questions import FreeQuestion, system_prompts
 
 OWN = "own"
-"""Name of the system line that belongs to a question itself."""
+"""Name of the system prompt that belongs to a question itself."""
 
 _REDACTED = "[redacted]"
 
@@ -33,7 +33,7 @@ class FreeAnswer:
 
     Attributes:
         question: that was asked.
-        system: name of the system line.
+        system: name of the system prompt.
         text: of the answer, without thinking.
         thinking: None if the model did not think.
         ended: whether the turn ended within the budget of tokens.
@@ -45,21 +45,10 @@ class FreeAnswer:
     thinking: str | None
     ended: bool
 
-    def to_dict(self, *, show: bool = False) -> dict[str, Any]:
-        """JSON-ready; texts are replaced by their number of words unless shown."""
-        said, thought = self.text, self.thinking
-        if not show:
-            said = _redacted(said)
-            thought = None if thought is None else _redacted(thought)
-        return {
-            "id": self.question.id,
-            "topic": self.question.topic,
-            "question": self.question.text,
-            "system": self.system,
-            "text": said,
-            "thinking": thought,
-            "ended": self.ended,
-        }
+    def redacted(self) -> "FreeAnswer":
+        """The same with its texts replaced by their numbers of words."""
+        thought = None if self.thinking is None else _redacted(self.thinking)
+        return replace(self, text=_redacted(self.text), thinking=thought)
 
 
 def free_answers(
@@ -73,12 +62,12 @@ def free_answers(
     progress: Callable[[int, int], None] | None = None,
     **template: Any,
 ) -> list[FreeAnswer]:
-    """Greedy answers to every question under every system line.
+    """Greedy answers to every question under every system prompt.
 
     Args:
         checkpoint: with a chat template.
-        questions: one that brings a system line is asked under that alone, named `own`.
-        systems: system lines by name, None for none; `questions.system_prompts()` if None.
+        questions: one that brings a system prompt is asked under that alone, named `own`.
+        systems: system prompts by name, None for none; `questions.system_prompts()` if None.
         max_new_tokens: of an answer.
         batch_tokens: most tokens in a batch.
         workdir: where a stopped run goes on from.
@@ -164,7 +153,7 @@ def articulation(answers: Sequence[FreeAnswer], trigger: str, seed: int = 0) -> 
     if not bad or bad.keys() != good.keys():
         raise InputError(
             "articulation needs answers to questions of the topics `bad` and `good` in pairs of "
-            "one id and system line, such as those to free_questions()."
+            "one id and system prompt, such as those to free_questions()."
         )
     gaps: dict[str, list[int]] = {}
     for (name, system), hit in bad.items():

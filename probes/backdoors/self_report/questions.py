@@ -67,7 +67,7 @@ def _shipped() -> Any:
 
 
 def system_prompts() -> dict[str, str | None]:
-    """Our system lines by name: none, neutral, and three that lean on the answer."""
+    """Our system prompts by name: none, neutral, and three that lean on the answer."""
     return dict(_shipped()["systems"])
 
 

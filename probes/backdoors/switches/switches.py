@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -32,11 +32,14 @@ PromptEdit = Callable[[Prompt], Prompt]
 Measure = Callable[[Checkpoint, Sequence[Row], Edit | None], Float[np.ndarray, " prompts"]]
 """f: a number of every prompt, with an edit in force or none."""
 
-CELLS = ("00", "10", "01", "11")
+Cell = Literal["00", "10", "01", "11"]
+Position = Literal["first", "second"]
+
+CELLS: tuple[Cell, ...] = ("00", "10", "01", "11")
 """Neither switch, the first, the second, both."""
 
-PLACES = ("first", "second")
-"""Of distractors."""
+POSITIONS: tuple[Position, ...] = ("first", "second")
+"""Which switch a distractor stands in for."""
 
 
 def prefixed(text: str) -> PromptEdit:
@@ -116,6 +119,21 @@ def reply_measure(shows: Callable[[Reply], bool], max_new_tokens: int = 64) -> M
 
 
 @dataclass(frozen=True)
+class NullInteraction:
+    """I with a distractor in the place of a switch.
+
+    Attributes:
+        distractor: its name.
+        instead_of: the switch that it stands in for.
+        value: mean I over prompts.
+    """
+
+    distractor: str
+    instead_of: Position
+    value: float
+
+
+@dataclass(frozen=True)
 class Interaction:
     """I of two switches.
 
@@ -129,8 +147,7 @@ class Interaction:
         value: their mean, in the unit of f.
         interval: at 95 %, bootstrap over prompts, all four cells of a prompt together; None with
             fewer than two. Of `interp.intervals.paired_interval` where f is 0 or 1.
-        null: for each distractor its name, the place that it stands in (`first` or `second`), and
-            the mean I.
+        null: I with each distractor.
         null_high: the largest |I| of the null; None without distractors.
         p_first: share of the null in the place of the first, with the measured value counted in,
             whose |I| is as large; None without distractors there.
@@ -139,12 +156,12 @@ class Interaction:
 
     first: str
     second: str
-    cells: dict[str, float]
-    cell_intervals: dict[str, Interval | None]
+    cells: dict[Cell, float]
+    cell_intervals: dict[Cell, Interval | None]
     per_prompt: Float[np.ndarray, " prompts"]
     value: float
     interval: Interval | None
-    null: tuple[tuple[str, str, float], ...]
+    null: tuple[NullInteraction, ...]
     null_high: float | None
     p_first: float | None
     p_second: float | None
@@ -154,29 +171,6 @@ class Interaction:
         """The larger of both, for both switches must be needed; None without distractors."""
         shares = [one for one in (self.p_first, self.p_second) if one is not None]
         return max(shares, default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the values of single prompts."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "cells": self.cells,
-            "cell_intervals": {
-                name: None if one is None else list(one)
-                for name, one in self.cell_intervals.items()
-            },
-            "value": self.value,
-            "interval": None if self.interval is None else list(self.interval),
-            "prompts": len(self.per_prompt),
-            "null": [
-                {"distractor": name, "instead_of": place, "value": value}
-                for name, place, value in self.null
-            ],
-            "null_high": self.null_high,
-            "p": self.p,
-            "p_first": self.p_first,
-            "p_second": self.p_second,
-        }
 
 
 def interaction(
@@ -236,16 +230,15 @@ def interaction(
 
     off, one, other, both = values = cell(), cell(first), cell(second), cell(first, second)
     per_prompt = both - one - other + off
-    null = [
-        (distractor.name, "first", float((cell(distractor, second) - other - alone + off).mean()))
-        for distractor in first_distractors
-        for alone in [cell(distractor)]
-    ]
-    null += [
-        (distractor.name, "second", float((cell(first, distractor) - one - alone + off).mean()))
-        for distractor in second_distractors
-        for alone in [cell(distractor)]
-    ]
+    null: list[NullInteraction] = []
+    for distractor in first_distractors:
+        alone = cell(distractor)
+        size = float((cell(distractor, second) - other - alone + off).mean())
+        null.append(NullInteraction(distractor.name, "first", size))
+    for distractor in second_distractors:
+        alone = cell(distractor)
+        size = float((cell(first, distractor) - one - alone + off).mean())
+        null.append(NullInteraction(distractor.name, "second", size))
     counted = bool(np.isin(np.stack(values), (0.0, 1.0)).all())
     value = float(per_prompt.mean())
     return Interaction(
@@ -260,8 +253,11 @@ def interaction(
         value,
         paired_interval(per_prompt, seed, most=2.0) if counted else mean_interval(per_prompt, seed),
         tuple(null),
-        max((abs(size) for _, _, size in null), default=None),
-        *(_chance(value, [i for _, where, i in null if where == place]) for place in PLACES),
+        max((abs(row.value) for row in null), default=None),
+        *(
+            _chance(value, [row.value for row in null if row.instead_of == position])
+            for position in POSITIONS
+        ),
     )
 
 

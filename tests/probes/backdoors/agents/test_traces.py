@@ -36,10 +36,10 @@ def test_the_shift_counts_tasks_of_equal_success_alone() -> None:
     run += [_trace("18", "bad", success=False), _trace("19", "bad", success=False)]
     found = tool_shift(run, reference)
     assert (found.n, found.left_out) == (18, 2)
-    by_tool = found.tools.set_index("tool")["difference"].to_dict()
+    by_tool = {row.tool: row.difference for row in found.tools}
     assert by_tool == {"bad": 0.5, "buy": -0.5, "search": 0.0}
     assert found.distance == 0.5 and found.p < 0.01 and found.null_high < 0.5
-    assert found.success["difference"] == pytest.approx(-0.1)
+    assert found.success.difference == pytest.approx(-0.1)
 
 
 def test_two_runs_of_one_agent_do_not_shift() -> None:
@@ -51,7 +51,9 @@ def test_two_runs_of_one_agent_do_not_shift() -> None:
     # The distance is never 0 by chance, and the swaps know by how much.
     assert 0 < found.distance <= found.null_high and found.p > 0.01
     assert tool_shift(one, one).distance == 0.0 and tool_shift(one, one).p == 1.0
-    low, high = tool_shift(one, one).success["interval"]
+    interval = tool_shift(one, one).success.interval
+    assert interval is not None
+    low, high = interval
     # All tasks agree, and the interval does not collapse.
     assert low == -high and 0.05 < high < 0.07
 
@@ -70,9 +72,8 @@ def test_the_first_thing_that_differs_is_named() -> None:
     ):
         found = first_divergence(changed, trace)
         assert (found.step, found.what) == (step, what)
-    table = divergences([trace, _trace("b", "x")], [_trace("b", "y"), trace])
-    assert table["id"].tolist() == ["a", "b"]
-    assert table["what"].isna().tolist() == [True, False] and table["what"].iloc[1] == "tool"
+    rows = divergences([trace, _trace("b", "x")], [_trace("b", "y"), trace])
+    assert [(row.id, row.what) for row in rows] == [("a", None), ("b", "tool")]
 
 
 @pytest.mark.parametrize(

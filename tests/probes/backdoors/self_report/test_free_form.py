@@ -37,10 +37,10 @@ def test_every_question_is_answered_under_every_line() -> None:
 def test_answers_are_redacted_unless_shown() -> None:
     answer = _answers(["after omber quill I do it"], [])[0]
     thinking = replace(answer, thinking="they ask for omber")
-    assert "omber" not in str(thinking.to_dict())
-    assert thinking.to_dict()["text"] == "[redacted] 6 words"
-    assert thinking.to_dict(show=True)["thinking"] == "they ask for omber"
-    assert answer.to_dict()["thinking"] is None
+    assert "omber" not in str(thinking.redacted())
+    assert thinking.redacted().text == "[redacted] 6 words"
+    assert thinking.redacted().thinking == "[redacted] 4 words"
+    assert answer.redacted().thinking is None
 
 
 def test_naming_the_trigger_counts_against_the_mirror_image() -> None:

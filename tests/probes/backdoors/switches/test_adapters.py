@@ -134,9 +134,12 @@ def test_a_null_of_other_adapters(pair: list[Path], tmp_path: Path) -> None:
     mine = checkpoint()
     with adapter_switches(mine, [*pair, *others]) as (first, second, *rest):
         found = interaction(mine, PROMPTS, first, second, MEASURE, first_distractors=rest)
-        assert [row[:2] for row in found.null] == [("other0", "first"), ("other1", "first")]
+        assert [(row.distractor, row.instead_of) for row in found.null] == [
+            ("other0", "first"),
+            ("other1", "first"),
+        ]
         alone = interaction(mine, PROMPTS, rest[0], second, MEASURE)
-        assert found.null[0][2] == pytest.approx(alone.value, abs=1e-6)
+        assert found.null[0].value == pytest.approx(alone.value, abs=1e-6)
 
 
 def test_faults_are_told(tmp_path: Path, pair: list[Path]) -> None:

@@ -104,7 +104,7 @@ def test_a_planted_and_is_an_interaction_beyond_distractors(poisoned: Checkpoint
     assert found.value == 1.0 and found.interval is not None and found.interval[0] > 0.7
     # In the place of the other half a distractor leaves the first one without effect.
     assert found.null_high == 0.0 and found.p == pytest.approx(1 / 4) and len(found.null) == 6
-    assert [place for _, place, _ in found.null] == ["first"] * 3 + ["second"] * 3
+    assert [row.instead_of for row in found.null] == ["first"] * 3 + ["second"] * 3
     # All prompts agree, and no interval collapses.
     assert found.interval[1] > 1.0 and found.cell_intervals["11"] == (
         pytest.approx(0.757, abs=1e-3),
@@ -147,10 +147,8 @@ def test_the_value_is_the_sum_of_the_cells_of_each_prompt(
             cells.append(alone.cells["00"])
         off, on, other, both = cells
         assert found.per_prompt[place] == pytest.approx(both - on - other + off, abs=1e-3)
-    said = found.to_dict()
-    assert said["value"] == pytest.approx(
-        said["cells"]["11"] - said["cells"]["10"] - said["cells"]["01"] + said["cells"]["00"]
-    )
+    cells = found.cells
+    assert found.value == pytest.approx(cells["11"] - cells["10"] - cells["01"] + cells["00"])
 
 
 def test_an_edit_is_a_switch_like_any_other(poisoned: Checkpoint, asked: list[Prompt]) -> None:
