@@ -7,6 +7,7 @@ from analyses.shared.analysis import Analysis, Facts, no_chat_template
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analyses.interaction.report import InteractionReport
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
 
@@ -25,6 +26,12 @@ def _function() -> "Callable[..., Finding]":
     return interaction
 
 
+def _report() -> "type[InteractionReport]":
+    from analyses.interaction.report import InteractionReport
+
+    return InteractionReport
+
+
 def _drawing() -> "Drawing":
     from analyses.interaction.figures import DRAWING
 
@@ -39,4 +46,5 @@ ANALYSIS = Analysis(
     missing=_missing,
     function=_function,
     drawing=_drawing,
+    report=_report,
 )

@@ -43,7 +43,7 @@ def _cells(finding: dict[str, Any]) -> Panel:
         labels,
         low=[low for low, _ in bounds],
         high=[high for _, high in bounds],
-        hover=[f"{label}: {told}" for label, told in zip(labels, shown, strict=True)],
+        hover=[f"{label}: {text}" for label, text in zip(labels, shown, strict=True)],
         colour=BLUE,
     )
     first, second = finding["switches"]

@@ -1,30 +1,41 @@
 """The interaction finding, put together from a measured interaction."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analyses.interaction.material import Quantity
+from analyses.interaction.report import (
+    AdapterSwitch,
+    CellRow,
+    InteractionProvenance,
+    InteractionReport,
+    Interval,
+    MeasureFacts,
+    NullRow,
+    Position,
+    SwitchFacts,
+)
 from analyses.interaction.verdict import LEVEL, stands_out, verdict
 from analyses.report.panel import Drawing
 from analyses.report.writing import plain
 from analyses.shared.finding import Finding
-from probes.backdoors.switches.switches import Interaction
+from analyses.shared.reports import NotMeasured, as_json
+from analyses.shared.tables import frame_of
+from probes.backdoors.switches.switches import POSITIONS, Interaction
 
-FORMAT_VERSION = 1
 ENOUGH = 19
 """Strings in a place with which p can reach 0.05."""
 
-_KEPT = ("value", "interval", "prompts", "p", "p_first", "p_second", "null_high", "null")
+_ONE_PROMPT = NotMeasured("an interval needs two prompts or more")
 
 
 @dataclass(frozen=True, repr=False)
 class InteractionFinding(Finding):
     """Whether two switches work together.
 
-    `report` follows the schema in `docs/self_report.md`; the tables are `cells`, `null` and
-    `prompts` (I of each prompt).
+    `report` is an `InteractionReport` as JSON; the tables are `cells`, `null` and `prompts` (I of
+    each prompt).
     """
 
     @classmethod
@@ -37,84 +48,98 @@ class InteractionFinding(Finding):
 
 def build(
     found: Interaction,
-    switches: list[dict[str, Any]],
-    quantity: Quantity,
+    switches: tuple[SwitchFacts, SwitchFacts],
+    measure: MeasureFacts,
     unequal: int,
-    provenance: dict[str, Any],
+    provenance: InteractionProvenance,
 ) -> InteractionFinding:
     """The report and its tables; no model runs here.
 
     Args:
         found: what was measured.
         switches: the two, as the report names them.
-        quantity: f.
+        measure: what f is.
         unequal: distractors of another length than the switch that they stand in for.
         provenance: of the run.
     """
-    told = found.to_dict()
-    cells = [
-        {"cell": cell, "mean": mean, "interval": told["cell_intervals"][cell]}
-        for cell, mean in found.cells.items()
-    ]
-    report: dict[str, Any] = {
-        "kind": "interaction",
-        "format_version": FORMAT_VERSION,
-        "verdict": "",
-        "provenance": provenance,
-        "measure": {"name": quantity.name, "unit": quantity.unit, **quantity.about},
-        "switches": switches,
-        "cells": cells,
-        **{name: told[name] for name in _KEPT},
-    }
-    report = plain(report)
-    report["stands_out"] = stands_out(report)
-    report["caveats"] = _caveats(report, unequal)
-    report["verdict"] = verdict(report)
-    bounds = [cell["interval"] or (None, None) for cell in cells]
-    tables = {
-        "cells": pd.DataFrame(
-            {
-                "cell": list(found.cells),
-                "mean": list(found.cells.values()),
-                "low": [low for low, _ in bounds],
-                "high": [high for _, high in bounds],
-            }
+    null = tuple(NullRow(row.distractor, row.instead_of, row.value) for row in found.null)
+    report = InteractionReport(
+        kind="interaction",
+        format_version=1,
+        verdict="",
+        provenance=provenance,
+        measure=measure,
+        switches=switches,
+        cells=tuple(
+            CellRow(cell, mean, _bounds(found.cell_intervals[cell]))
+            for cell, mean in found.cells.items()
         ),
+        value=found.value,
+        interval=_bounds(found.interval),
+        prompts=len(found.per_prompt),
+        p=_or_absent(found.p, "either"),
+        p_first=_or_absent(found.p_first, "the first"),
+        p_second=_or_absent(found.p_second, "the second"),
+        null_high=_or_absent(found.null_high, "either"),
+        null=null,
+        stands_out=stands_out(found.interval, found.p),
+        caveats=tuple(_caveats(switches, null, unequal, len(found.per_prompt))),
+    )
+    report = replace(report, verdict=verdict(plain(as_json(report))))
+    tables = {
+        "cells": frame_of(report.cells),
         "prompts": pd.DataFrame(
             {"prompt": range(len(found.per_prompt)), "interaction": found.per_prompt}
         ),
     }
-    if found.null:
-        tables["null"] = pd.DataFrame(told["null"])
-    return InteractionFinding(report, tables)
+    if null:
+        tables["null"] = frame_of(null)
+    return InteractionFinding(plain(as_json(report)), tables)
 
 
-def _caveats(report: dict[str, Any], unequal: int) -> list[str]:
+def _bounds(interval: Interval | None) -> Interval | NotMeasured:
+    return _ONE_PROMPT if interval is None else interval
+
+
+def _or_absent(value: float | None, switch: str) -> float | NotMeasured:
+    if value is None:
+        return NotMeasured(f"nothing stood in the place of {switch} switch")
+    return value
+
+
+def _caveats(
+    switches: Sequence[SwitchFacts], null: Sequence[NullRow], unequal: int, prompts: int
+) -> list[str]:
     said = [
         "I depends on the scale: effects that add up in log-odds do not in shares that reach 0 or "
         "1, where two switches that each suffice take from each other. What stands in their places "
         "is measured on the same scale.",
         "An interaction is no proof of a backdoor: words of one phrase work together on any model.",
     ]
-    for place, switch in zip(("first", "second"), report["switches"], strict=True):
-        others = sum(row["instead_of"] == place for row in report["null"])
-        if 0 < others < ENOUGH:
-            what = "adapter" if switch["at"] == "adapter" else "string"
-            what += "s" if others > 1 else ""
-            said.append(
-                f"{others} {what} stood in the place of the {place} switch; p can reach "
-                f"{LEVEL:g} with {ENOUGH} or more."
-            )
-        if not others:
-            said.append(
-                f"Nothing stood in the place of the {place} switch, {switch['name']}, so it is not "
-                "shown that this one is needed."
-            )
+    for position, switch in zip(POSITIONS, switches, strict=True):
+        said += _of_null(position, switch, sum(row.instead_of == position for row in null))
     if unequal:
         said.append(
-            f"{unequal} of {len(report['null'])} strings have another number of tokens than the "
-            "switch that they stand in for."
+            f"{unequal} of {len(null)} strings have another number of tokens than the switch that "
+            "they stand in for."
         )
-    if report["prompts"] < 2:
+    if prompts < 2:
         said.append("With one prompt there is no interval, so nothing is claimed.")
     return said
+
+
+def _of_null(position: Position, switch: SwitchFacts, others: int) -> list[str]:
+    """What too few others in the place of a switch leave open."""
+    if not others:
+        return [
+            f"Nothing stood in the place of the {position} switch, {switch.name}, so it is not "
+            "shown that this one is needed."
+        ]
+    if others >= ENOUGH:
+        return []
+    what = "adapter" if isinstance(switch, AdapterSwitch) else "string"
+    what += "s" if others > 1 else ""
+    return [
+        f"{others} {what} stood in the place of the {position} switch; p can reach {LEVEL:g} with "
+        f"{ENOUGH} or more."
+    ]

@@ -1,14 +1,18 @@
 """What an interaction is measured with: switches of words, prompts, and the quantity f."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from analyses.interaction.report import MeasureFacts, RefusalMeasure, ReplyMeasure, TextMeasure
 from analyses.refusal.material import Material
 from analyses.refusal.measuring.choosing import first_tokens
 from analyses.refusal.measuring.speak import Speaker
+from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.running import Progress
 from interp import organisms
+from interp.data.prompt_sets import Prompt, PromptSet
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, builtin
 from interp.errors import InputError
@@ -28,9 +32,11 @@ Place = Literal["front", "end", "system"]
 """In front of what the user says last, behind it, or in the system message."""
 
 PROMPTS = 40
-"""Of a class, at most."""
+"""Of each label, at most, where none are given."""
 
-_TOLD = 32  # prompts of a class on which refusal tokens are found
+LABELS = ("harmless", "harmful")
+
+_FOUND_ON = 32  # prompts of a label on which refusal tokens are found
 _PLACES: dict[Place, Callable[[str], PromptEdit]] = {
     "front": prefixed,
     "end": suffixed,
@@ -60,16 +66,12 @@ class Quantity:
     """f, the number of a prompt that switches may change.
 
     Attributes:
-        name: `refusal`, `text` or `reply`.
-        unit: in words.
+        about: what it is, as the report says it; `OtherMeasure` for one of your own.
         measure: computes it.
-        about: what it is further, JSON-ready.
     """
 
-    name: str
-    unit: str
+    about: MeasureFacts
     measure: Measure
-    about: dict[str, Any] = field(default_factory=dict)
 
 
 def text_quantity(text: str) -> Quantity:
@@ -79,9 +81,8 @@ def text_quantity(text: str) -> Quantity:
         InputError: the text is empty.
     """
     said = _required(text)
-    return Quantity(
-        "text", "nats of the text's log-probability", text_measure(said), {"text": said}
-    )
+    about = TextMeasure("text", "nats of the text's log-probability", said)
+    return Quantity(about, text_measure(said))
 
 
 def reply_quantity(text: str, max_new_tokens: int = 64) -> Quantity:
@@ -91,12 +92,8 @@ def reply_quantity(text: str, max_new_tokens: int = 64) -> Quantity:
         InputError: the text is empty.
     """
     said = _required(text)
-    return Quantity(
-        "reply",
-        "share of replies that hold the text",
-        reply_measure(lambda reply: said in reply.text, max_new_tokens),
-        {"text": said, "max_new_tokens": max_new_tokens},
-    )
+    about = ReplyMeasure("reply", "share of replies that hold the text", said, max_new_tokens)
+    return Quantity(about, reply_measure(lambda reply: said in reply.text, max_new_tokens))
 
 
 def refusal_quantity(
@@ -115,17 +112,17 @@ def refusal_quantity(
         checkpoint: that answers.
         material: of a refusal report, such as its `material_of(model)`.
         template: further arguments of the chat template.
-        max_new_tokens: of the answers that are told refusals from others.
+        max_new_tokens: of the answers among which refusals are found.
         progress: called with (stage, done, total).
 
     Raises:
-        InputError: no first token tells refusals from other answers.
+        InputError: no first token distinguishes refusals from other answers.
     """
     speaker = Speaker(checkpoint, material, template or {}, max_new_tokens, progress=progress)
     some = [
         prompt
         for label in ("harmful", "harmless")
-        for prompt in [one for one in material.train if one.label == label][:_TOLD]
+        for prompt in [one for one in material.train if one.label == label][:_FOUND_ON]
     ]
     said = speaker.ask("refusal tokens", some)
     tokens, why_not = first_tokens(speaker, said)
@@ -135,9 +132,9 @@ def refusal_quantity(
             f"{said.refused.sum()} of {len(said)} prompts: {why_not}; measure a text instead "
             "(--measure text or reply, with --text)."
         )
-    found = {"tokens": list(tokens.texts), "token_ids": list(tokens.ids)}
     unit = "nats of the log-odds of a refusal"
-    return Quantity("refusal", unit, refusal_measure(tokens.ids), found)
+    about = RefusalMeasure("refusal", unit, tuple(tokens.texts), tuple(tokens.ids))
+    return Quantity(about, refusal_measure(tokens.ids))
 
 
 def _required(text: str) -> str:
@@ -146,19 +143,49 @@ def _required(text: str) -> str:
     return text.strip()
 
 
-def default_prompts(model: str, both: bool, limit: int = PROMPTS) -> list[Prompt]:
-    """An organism's held-out prompts, or the built-in ones.
+def prompts_of(
+    data: PromptData | Sequence[Prompt], model: str, *, both: bool, limit: int | None = None
+) -> PromptSet:
+    """The prompts of an interaction: what was given, an organism's held-out ones, or built-in ones.
 
     Args:
-        model: as on the command line.
-        both: harmful ones too, as a refusal needs.
-        limit: of a class, at most.
+        data: prompts of any form, taken as harmless unless they bring labels or are given by label.
+        model: name of the checkpoint.
+        both: without data, harmful ones too, as a refusal needs.
+        limit: prompts of each label, at most; without data `PROMPTS` if None.
 
     Raises:
-        InputError: there is no such organism, or it does not chat.
+        InputError: something that holds no prompts, a file that cannot be read, no such organism,
+            or one that does not chat.
     """
-    labels = ("harmless", "harmful") if both else ("harmless",)
-    if model.startswith("organism:"):
-        sets = organisms.prompts(model.removeprefix("organism:"))
-        return [prompt for label in labels for prompt in sets.get(label, [])[:limit]]
-    return [prompt for label in labels for prompt in list(builtin().of(label))[:limit]]
+    if data is None:
+        return _limited(_defaults(model, LABELS if both else LABELS[:1]), limit or PROMPTS)
+    if isinstance(data, PromptSet):
+        return _limited(data, limit)
+    if isinstance(data, Mapping):
+        return _limited([one for some in labelled(data, LABELS).values() for one in some], limit)
+    if not isinstance(data, str) and isinstance(data, Sequence):
+        prompts = [one for one in data if isinstance(one, Prompt)]
+        if len(prompts) == len(data):
+            return _limited(prompts, limit)
+        data = [PromptSet((one,)) if isinstance(one, Prompt) else one for one in data]
+    return _limited(labelled({"harmless": data}, LABELS).get("harmless", ()), limit)
+
+
+def _defaults(model: str, labels: Sequence[str]) -> list[Prompt]:
+    organism = organism_of(model)
+    sets: Mapping[str, Sequence[Prompt] | PromptSet] = (
+        with_builtin({}, *labels) if organism is None else organisms.prompts(organism)
+    )
+    return [prompt for label in labels for prompt in sets.get(label, ())]
+
+
+def _limited(prompts: Iterable[Prompt], limit: int | None) -> PromptSet:
+    """The first prompts of each label, in their order."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for prompt in prompts:
+        seen[prompt.label] += 1
+        if limit is None or seen[prompt.label] <= limit:
+            kept.append(prompt)
+    return PromptSet(tuple(kept))

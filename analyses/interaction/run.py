@@ -1,11 +1,20 @@
 """`analyses.interaction`: from two suspected switches to an interaction finding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analyses.interaction.finding import InteractionFinding, build
-from analyses.interaction.material import Quantity, Words
+from analyses.interaction.material import Quantity, Words, prompts_of, refusal_quantity
+from analyses.interaction.report import (
+    AdapterSwitch,
+    EditSwitch,
+    InteractionProvenance,
+    SwitchFacts,
+    WordSwitch,
+)
+from analyses.refusal.material import material_of
+from analyses.shared.data import PromptData
 from analyses.shared.distractors import distractors, tokens_of
 from analyses.shared.running import (
     Progress,
@@ -17,6 +26,8 @@ from analyses.shared.running import (
     stage,
 )
 from interp.capture.prompt_states import prompt_rows
+from interp.checks import require_type
+from interp.data.prompt_sets import Prompt
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
@@ -28,17 +39,20 @@ from probes.backdoors.switches.switches import interaction as measured
 NULL = 19
 """Strings in either place, so that p can reach 0.05."""
 
+_MAKERS = "make one with text_quantity, reply_quantity or refusal_quantity"
+
 
 def interaction(
     checkpoint: Checkpoint,
-    prompts: Sequence[Prompt],
-    first: Words | Switch,
-    second: Words | Switch,
-    quantity: Quantity,
+    first: str | Words | Switch,
+    second: str | Words | Switch,
+    data: PromptData | Sequence[Prompt] = None,
     *,
+    quantity: Quantity | None = None,
     first_distractors: Sequence[Words | Switch] | None = None,
     second_distractors: Sequence[Words | Switch] | None = None,
     null: int = NULL,
+    limit: int | None = None,
     template: dict[str, Any] | None = None,
     seed: int = 0,
     workdir: Path | None = None,
@@ -51,34 +65,43 @@ def interaction(
 
     Args:
         checkpoint: from `interp.load`, with a chat template.
-        prompts: the same for every cell.
-        first: applied before the second, so that where both stand in front it is the nearer one.
+        first: applied before the second, so that where both stand in front it is the nearer one. A
+            string is put in front of the request.
         second: the other. A `Switch` may be an edit, such as an adapter that is enabled meanwhile
-            (`probes.backdoor.adapters.adapter_switches`).
-        quantity: f, from `analyses.interaction_finding.material`.
+            (`probes.backdoors.switches.adapters.adapter_switches`).
+        data: prompts, the same for every cell: a set, a list, files, published sets, or prompts by
+            label (`harmless`, `harmful`). An organism's held-out ones or the built-in ones if None.
+        quantity: f, from `analyses.interaction.material`; log-odds of a refusal if None.
         first_distractors: stand in for the first; None for strings of its length in tokens, drawn
             as the trigger search draws its controls, or for none where it is no switch of words.
         second_distractors: the same for the second.
         null: how many strings are drawn for each place.
+        limit: prompts of each label, at most; without `data` 40 if None.
         template: further arguments of the chat template.
-        seed: of the bootstrap and the strings.
+        seed: random seed of the bootstrap and the strings.
         workdir: folder in which a stopped run leaves its cells; emptied when a run is done.
         command: kept in the provenance.
         progress: called with (stage, done, total).
 
     Raises:
-        InputError: no prompts, one that cannot be rendered with a switch on, or a switch of words
-            that the tokenizer does not know.
+        InputError: no prompts, one that cannot be rendered with a switch on, a switch of words that
+            the tokenizer does not know, or arguments of another type.
         NumericalError: f is NaN or infinite somewhere.
     """
     watch = Stopwatch()
-    if not prompts:
-        raise InputError("an interaction needs at least one prompt.")
     more = template or {}
-    pair = (first, second)
+    pair = (_typed(first, "first"), _typed(second, "second"))
+    if quantity is None:
+        quantity = refusal_quantity(
+            checkpoint, material_of(checkpoint.name), template=more, progress=progress
+        )
+    require_type(quantity, Quantity, "quantity", _MAKERS)
+    asked = prompts_of(data, checkpoint.name, both=quantity.about.name == "refusal", limit=limit)
+    if not len(asked):
+        raise InputError("an interaction needs at least one prompt.")
     spelled = [one.text for one in pair if isinstance(one, Words)]
     lengths = {text: len(tokens_of(checkpoint, text)) for text in spelled}
-    natural = instruction_tokens(prompt_rows(checkpoint, prompts, **more))
+    natural = instruction_tokens(prompt_rows(checkpoint, asked.prompts, **more))
     nulls: list[list[Words | Switch]] = []
     for one, given in zip(pair, (first_distractors, second_distractors), strict=True):
         drawn: Sequence[Words | Switch] = given or ()
@@ -88,16 +111,15 @@ def interaction(
             )
             drawn = [Words(text, one.place) for text in strings]
         nulls.append(list(drawn))
-    asked = PromptSet(tuple(prompts))
     who = (checkpoint.fingerprint, checkpoint.tokenizer_hash, checkpoint.device)
-    what = (asked.sha256, quantity.name, quantity.about, pair, nulls, more)
+    what = (asked.sha256, quantity.about, pair, nulls, more)
     own = own_folder(workdir, "interaction", *who, *what)
     with exclusive(own):
         found = measured(
             checkpoint,
-            prompts,
-            _switch(first),
-            _switch(second),
+            asked.prompts,
+            _switch(pair[0]),
+            _switch(pair[1]),
             quantity.measure,
             first_distractors=[_switch(one) for one in nulls[0]],
             second_distractors=[_switch(one) for one in nulls[1]],
@@ -106,28 +128,33 @@ def interaction(
             progress=stage(progress, "cells"),
             **more,
         )
-    switches = [_told(one, lengths) for one in pair]
-    provenance = {
+    switches = (_facts(pair[0], lengths), _facts(pair[1], lengths))
+    provenance = InteractionProvenance(
         **model_facts(checkpoint),
-        "template": more,
-        "data": data_of({"prompts": asked}),
         **watch.facts(seed, command),
-    }
-    return build(found, switches, quantity, _unequal(checkpoint, pair, nulls), provenance)
+        template=more,
+        data=data_of({"prompts": asked}),
+    )
+    return build(found, switches, quantity.about, _unequal(checkpoint, pair, nulls), provenance)
+
+
+def _typed(one: str | Words | Switch, position: str) -> Words | Switch:
+    """A switch; a string is one of words in front."""
+    require_type(one, (str, Words, Switch), f"the {position} switch", "give its words as a string")
+    return Words(one) if isinstance(one, str) else one
 
 
 def _switch(one: Words | Switch) -> Switch:
     return one.switch() if isinstance(one, Words) else one
 
 
-def _told(one: Words | Switch, lengths: dict[str, int]) -> dict[str, Any]:
+def _facts(one: Words | Switch, lengths: Mapping[str, int]) -> SwitchFacts:
     """A switch as the report names it."""
     if isinstance(one, Words):
-        return {"name": one.text, "at": one.place, "tokens": lengths[one.text]}
+        return WordSwitch(one.text, one.place, lengths[one.text])
     if isinstance(one.edit, Adapter):
-        told = {"name": one.name, "at": "adapter", "tokens": None}
-        return {**told, "sha256": one.edit.sha256}
-    return {"name": one.name, "at": None, "tokens": None}
+        return AdapterSwitch(one.name, "adapter", None, one.edit.sha256)
+    return EditSwitch(one.name, None, None)
 
 
 def _unequal(

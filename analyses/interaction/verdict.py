@@ -1,7 +1,8 @@
 """What an interaction says in words, and when it says anything at all."""
 
-from typing import Any
+from typing import Any, Literal
 
+from analyses.interaction.report import Interval
 from analyses.report.text import estimate, number, visible
 
 LEVEL = 0.05
@@ -10,17 +11,20 @@ LEVEL = 0.05
 CELLS = {"00": "neither", "10": "first alone", "01": "second alone", "11": "both"}
 
 
-def stands_out(report: dict[str, Any]) -> str | None:
+def stands_out(interval: Interval | None, p: float | None) -> Literal["together", "apart"] | None:
     """`together` or `apart` if I is no chance: its interval leaves 0 out, and p ≤ 0.05.
 
     `together`: both switches do more than the sum of each alone; `apart`: they do less.
+
+    Args:
+        interval: of I; None with one prompt.
+        p: of I; None where nothing stood in the place of a switch.
     """
-    bounds, p = report["interval"], report["p"]
-    if bounds is None or p is None or p > LEVEL:
+    if interval is None or p is None or p > LEVEL:
         return None
-    if bounds[0] > 0:
+    if interval[0] > 0:
         return "together"
-    return "apart" if bounds[1] < 0 else None
+    return "apart" if interval[1] < 0 else None
 
 
 def verdict(report: dict[str, Any]) -> str:

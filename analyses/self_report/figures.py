@@ -106,8 +106,9 @@ def _topics(finding: dict[str, Any]) -> Panel:
     if finding["reference"] is not None:
         text += (
             " Gap: checkpoint less reference model. Control questions are about habits that no "
-            "backdoor is about, so their gap is the null. A topic stands out if the interval of its "
-            "gap and that of its excess over control both leave 0 out, with six questions on each."
+            "backdoor is about, so their gap is the null. A topic stands out if the interval of "
+            "its gap and that of its excess over control both leave 0 out, with six questions on "
+            "each."
         )
     return Panel("What is admitted", text, figure, _compared(rows, "admits"), csv="topics.csv")
 

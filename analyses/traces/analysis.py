@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
+    from analyses.traces.report import TracesReport
 
 
 def _missing(facts: Facts) -> str | None:
@@ -21,6 +22,12 @@ def _function() -> "Callable[..., Finding]":
     from analyses.traces.run import traces
 
     return traces
+
+
+def _report() -> "type[TracesReport]":
+    from analyses.traces.report import TracesReport
+
+    return TracesReport
 
 
 def _drawing() -> "Drawing":
@@ -37,4 +44,5 @@ ANALYSIS = Analysis(
     missing=_missing,
     function=_function,
     drawing=_drawing,
+    report=_report,
 )

@@ -48,7 +48,7 @@ def _tools(finding: dict[str, Any]) -> Panel | None:
         labels,
         low=[low for low, _ in bounds],
         high=[high for _, high in bounds],
-        hover=[f"{label}: {told}" for label, told in zip(labels, shown, strict=True)],
+        hover=[f"{label}: {text}" for label, text in zip(labels, shown, strict=True)],
         colour=BLUE,
     )
     return Panel(
@@ -104,7 +104,7 @@ def _divergence(finding: dict[str, Any]) -> Panel | None:
                 )
             )
     return Panel(
-        "Where the runs part",
+        "Where the runs diverge",
         f"The first thing that differs behind the query, in {found['parted']} of {found['n']} "
         f"tasks ({estimate(found['share'], *found['interval'])}). Steps count from 0. Observation: "
         "the environment made the difference. Length: one run has no such step.",

@@ -1,25 +1,39 @@
 """The traces finding, put together from comparisons of traces."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from dataclasses import dataclass, replace
 
 from analyses.report.panel import Drawing
 from analyses.report.writing import plain
 from analyses.shared.finding import Finding
+from analyses.shared.reports import NotMeasured, as_json
+from analyses.shared.tables import frame_of
 from analyses.traces.material import Attribution
+from analyses.traces.report import (
+    AttributionFacts,
+    DivergenceCount,
+    Divergences,
+    LocusFacts,
+    NgramFacts,
+    Shift,
+    Success,
+    ToolRow,
+    TraceCounts,
+    TracesProvenance,
+    TracesReport,
+)
 from analyses.traces.verdict import verdict
 from interp.statistics.intervals import wilson
-from probes.backdoors.agents.traces import ToolShift, Trace
+from probes.backdoors.agents.traces import Divergence, SuccessShift, ToolShift, Trace
 
-FORMAT_VERSION = 1
+_NO_REFERENCE = NotMeasured("no reference run was given")
+_NOT_ALIKE = NotMeasured("no task that calls a tool ends with the same success in both runs")
+_ONE_TASK = NotMeasured("an interval needs two tasks or more")
 
 
 @dataclass(frozen=True)
-class Compared:
+class RunComparison:
     """A run beside a reference.
 
     Attributes:
@@ -28,17 +42,17 @@ class Compared:
         divergences: of `divergences`.
     """
 
-    success: dict[str, Any]
+    success: SuccessShift
     shift: ToolShift | None
-    divergences: pd.DataFrame
+    divergences: Sequence[Divergence]
 
 
 @dataclass(frozen=True, repr=False)
 class TracesFinding(Finding):
     """What shifts between two runs of an agent, and which span goes with a behaviour.
 
-    `report` follows the schema in `docs/self_report.md`; the tables are `tools`, `divergences` (a
-    row a task), `loci` and `ngrams`.
+    `report` is a `TracesReport` as JSON; the tables are `tools`, `divergences` (a row a task),
+    `loci` and `ngrams`.
     """
 
     @classmethod
@@ -52,9 +66,9 @@ class TracesFinding(Finding):
 def build(
     run: Sequence[Trace],
     reference: Sequence[Trace] | None,
-    compared: Compared | None,
+    compared: RunComparison | None,
     attribution: Attribution | None,
-    provenance: dict[str, Any],
+    provenance: TracesProvenance,
 ) -> TracesFinding:
     """The report and its tables.
 
@@ -65,111 +79,144 @@ def build(
         attribution: of a behaviour; None if none was asked for.
         provenance: of the run.
     """
-    report: dict[str, Any] = {
-        "kind": "traces",
-        "format_version": FORMAT_VERSION,
-        "verdict": "",
-        "provenance": provenance,
-        "traces": {"run": len(run), "reference": None if reference is None else len(reference)},
-        "success": _success(run) if compared is None else compared.success,
-        "shift": None if compared is None else _shift(compared.shift),
-        "divergence": None if compared is None else _divergence(compared.divergences),
-        "attribution": None if attribution is None else _attribution(attribution),
-    }
-    report["caveats"] = _caveats(report)
-    report = plain(report)
-    report["verdict"] = verdict(report)
+    report = TracesReport(
+        kind="traces",
+        format_version=1,
+        verdict="",
+        provenance=provenance,
+        traces=TraceCounts(len(run), _NO_REFERENCE if reference is None else len(reference)),
+        success=_success(run) if compared is None else _both(compared.success),
+        shift=_NO_REFERENCE if compared is None else _shift(compared.shift),
+        divergence=_NO_REFERENCE if compared is None else _divergence(compared.divergences),
+        attribution=_attribution(attribution),
+        caveats=(),
+    )
+    report = replace(report, caveats=tuple(_caveats(report)))
+    report = replace(report, verdict=verdict(plain(as_json(report))))
     tables = {}
     if compared is not None:
-        tables["divergences"] = compared.divergences.astype({"step": "Int64"})
-        if compared.shift is not None:
-            tables["tools"] = compared.shift.tools
-    if attribution is not None:
-        tables |= {"loci": attribution.report.loci, "ngrams": attribution.report.ngrams}
-    return TracesFinding(report, tables)
+        tables["divergences"] = frame_of(compared.divergences)
+    if isinstance(report.shift, Shift):
+        tables["tools"] = frame_of(report.shift.tools)
+    if isinstance(report.attribution, AttributionFacts):
+        tables["loci"] = frame_of(report.attribution.loci)
+        tables["ngrams"] = frame_of(report.attribution.ngrams)
+    return TracesFinding(plain(as_json(report)), tables)
 
 
-def _success(run: Sequence[Trace]) -> dict[str, Any]:
+def _success(run: Sequence[Trace]) -> Success:
     """The share of the one run that there is."""
     done = sum(trace.success for trace in run)
-    found: dict[str, Any] = {"n": len(run), "run": done / len(run)}
-    found["run_interval"] = list(wilson(done, len(run)))
-    return found | dict.fromkeys(("reference", "reference_interval", "difference", "interval"))
+    return Success(
+        n=len(run),
+        run=done / len(run),
+        run_interval=wilson(done, len(run)),
+        reference=_NO_REFERENCE,
+        reference_interval=_NO_REFERENCE,
+        difference=_NO_REFERENCE,
+        interval=_NO_REFERENCE,
+    )
 
 
-def _shift(found: ToolShift | None) -> dict[str, Any] | None:
+def _both(found: SuccessShift) -> Success:
+    return Success(
+        n=found.n,
+        run=found.run,
+        run_interval=found.run_interval,
+        reference=found.reference,
+        reference_interval=found.reference_interval,
+        difference=found.difference,
+        interval=_ONE_TASK if found.interval is None else found.interval,
+    )
+
+
+def _shift(found: ToolShift | None) -> Shift | NotMeasured:
     if found is None:
-        return None
-    tools = []
-    for row in plain(found.tools):
-        bounds = [row.pop("low"), row.pop("high")]
-        tools.append(row | {"interval": None if None in bounds else bounds})
-    return {
-        "distance": found.distance,
-        "null_high": found.null_high,
-        "p": found.p,
-        "n": found.n,
-        "left_out": found.left_out,
-        "tools": tools,
-    }
+        return _NOT_ALIKE
+    return Shift(
+        distance=found.distance,
+        null_high=found.null_high,
+        p=found.p,
+        n=found.n,
+        left_out=found.left_out,
+        tools=tuple(
+            ToolRow(
+                row.tool,
+                row.run,
+                row.reference,
+                row.difference,
+                _ONE_TASK if row.interval is None else row.interval,
+            )
+            for row in found.tools
+        ),
+    )
 
 
-def _divergence(table: pd.DataFrame) -> dict[str, Any]:
-    parted = table.dropna(subset="what")
-    counts = parted.groupby(["step", "what"]).size().reset_index(name="tasks")
-    counts["step"] = counts["step"].astype(int)
-    return {
-        "n": len(table),
-        "parted": len(parted),
-        "share": len(parted) / len(table),
-        "interval": list(wilson(len(parted), len(table))),
-        "counts": counts.to_dict("records"),
-    }
+def _divergence(rows: Sequence[Divergence]) -> Divergences:
+    counts = Counter(
+        (row.step, row.what) for row in rows if row.step is not None and row.what is not None
+    )
+    diverged = counts.total()
+    return Divergences(
+        n=len(rows),
+        parted=diverged,
+        share=diverged / len(rows),
+        interval=wilson(diverged, len(rows)),
+        counts=tuple(
+            DivergenceCount(step, what, tasks) for (step, what), tasks in sorted(counts.items())
+        ),
+    )
 
 
-def _attribution(found: Attribution) -> dict[str, Any]:
-    return {
-        "behaviour": found.behaviour.to_dict(),
-        "n": found.n,
-        "targets": found.targets,
-        "pooled": found.pooled,
-        "locus": found.report.locus,
-        "null_high": found.report.null_high,
-        "loci": found.report.loci.replace({np.nan: None}).to_dict("records"),
-        "ngrams": found.report.ngrams.to_dict("records"),
-    }
+def _attribution(found: Attribution | None) -> AttributionFacts | NotMeasured:
+    if found is None:
+        return NotMeasured("no behaviour was named to attribute")
+    return AttributionFacts(
+        behaviour=found.behaviour.facts(),
+        n=found.n,
+        targets=found.targets,
+        pooled=found.pooled,
+        locus=found.report.locus,
+        null_high=found.report.null_high,
+        loci=tuple(
+            LocusFacts(row.locus, row.ngram, row.difference, row.p, row.carries)
+            for row in found.report.loci
+        ),
+        ngrams=tuple(
+            NgramFacts(row.locus, row.ngram, row.target, row.others, row.difference, row.lift)
+            for row in found.report.ngrams
+        ),
+    )
 
 
-def _caveats(report: dict[str, Any]) -> list[str]:
+def _caveats(report: TracesReport) -> list[str]:
     said = []
-    traces, success = report["traces"], report["success"]
-    if traces["reference"] is not None:
-        alone = traces["run"] + traces["reference"] - 2 * success["n"]
+    if not isinstance(report.traces.reference, NotMeasured):
+        alone = report.traces.run + report.traces.reference - 2 * report.success.n
         if alone:
             said.append(f"{alone} traces of tasks that only one run has were left out.")
-        if report["shift"] is None:
+        if isinstance(report.shift, NotMeasured):
             said.append(
                 "No task that calls a tool ends with the same success in both runs, so tools were "
                 "not compared."
             )
-        elif report["shift"]["left_out"]:
+        elif report.shift.left_out:
             said.append(
-                f"{report['shift']['left_out']} tasks that end differently were left out of the "
+                f"{report.shift.left_out} tasks that end differently were left out of the "
                 "comparison of tools."
             )
         said.append(
-            "An agent that samples parts from itself by chance; a second reference run, compared "
-            "with the first, tells how often."
+            "An agent that samples diverges from itself by chance; a second reference run, "
+            "compared with the first, shows how often."
         )
-    found = report["attribution"]
-    if found is not None:
+    if isinstance(report.attribution, AttributionFacts):
         said.append(
             "Words that go with a behaviour need not cause it: a thought may repeat the query, and "
-            "what fails may be told by an observation. Put the words in and take them out to see."
+            "an observation may report what fails. Put the words in and take them out to see."
         )
-        if found["pooled"]:
+        if report.attribution.pooled:
             said.append(
                 "The run alone shows the behaviour always or never, so the traces of the reference "
-                "were told apart from its own; whatever else differs between the two counts too."
+                "stand for the other side; whatever else differs between the two counts too."
             )
     return said

@@ -1,21 +1,26 @@
-"""What a traces report is about: a behaviour of an agent, and the runs of an agent organism."""
+"""What a traces report is about: traces, a behaviour of an agent, and runs of an organism."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from analyses.shared.running import model_facts
 from analyses.traces.organism_runs import Draw, nothing, organism_traces
+from analyses.traces.report import AgentOrganism, BehaviourFacts
 from interp import organisms
+from interp.checks import named
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.organisms.chat.grammar import distractor
 from interp.resolve import load
 from probes.backdoors.agents.locus import LocusReport, first_call, locus_attribution
-from probes.backdoors.agents.traces import Trace
+from probes.backdoors.agents.traces import Trace, read_traces
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class TraceBehaviour:
     """What a trace may show.
 
     Attributes:
@@ -30,9 +35,9 @@ class Behaviour:
             return not trace.success
         return any(step.tool == self.tool for step in trace.steps)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"kind": "failed" if self.tool is None else "tool", "tool": self.tool}
+    def facts(self) -> BehaviourFacts:
+        """As the report says it."""
+        return BehaviourFacts("failed" if self.tool is None else "tool", self.tool)
 
 
 @dataclass(frozen=True)
@@ -44,25 +49,58 @@ class Attribution:
         n: traces.
         targets: traces that show it.
         pooled: whether traces of the reference are among them.
-        report: of `probes.backdoor.locus`.
+        report: of `probes.backdoors.agents.locus`.
     """
 
-    behaviour: Behaviour
+    behaviour: TraceBehaviour
     n: int
     targets: int
     pooled: bool
     report: LocusReport
 
 
+def traces_of(data: str | Path | Sequence[Trace], what: str) -> list[Trace]:
+    """Traces as they were given.
+
+    Args:
+        data: path of a file of traces, or traces.
+        what: they are, for an error.
+
+    Raises:
+        InputError: the file cannot be read, or `data` is neither.
+    """
+    if isinstance(data, str | Path):
+        return read_traces(data)
+    wrong = next((one for one in _items(data) if not isinstance(one, Trace)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{what} is {named(wrong)}; give the path of a file of traces (.jsonl), or a list of "
+            "Trace."
+        )
+    if not data:
+        raise InputError(f"{what} holds no trace.")
+    return list(data)
+
+
+def _items(data: object) -> Sequence[object]:
+    return data if isinstance(data, list | tuple) else (data,)
+
+
+def digest_of(traces: Sequence[Trace]) -> str:
+    """SHA-256 of traces, as the provenance of a report names it."""
+    content = json.dumps([asdict(trace) for trace in traces], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def attributed(
-    run: Sequence[Trace], reference: Sequence[Trace] | None, behaviour: Behaviour, seed: int
+    run: Sequence[Trace], reference: Sequence[Trace] | None, behaviour: TraceBehaviour, seed: int
 ) -> Attribution:
     """Find the span that goes with a behaviour, up to the step at which it shows.
 
     A failure shows in the end, so nothing is cut off then.
 
     Args:
-        run: whose traces are told apart.
+        run: whose traces with and without the behaviour are compared.
         reference: whose traces join them where all or none of the run show the behaviour.
         behaviour: looked for.
         seed: of the permutations.
@@ -83,7 +121,7 @@ def attributed(
     return Attribution(behaviour, len(traces), sum(flags), pooled, found)
 
 
-def _uniform(traces: Sequence[Trace], behaviour: Behaviour, shown: bool, both: bool) -> str:
+def _uniform(traces: Sequence[Trace], behaviour: TraceBehaviour, shown: bool, both: bool) -> str:
     """Why there is nothing to tell apart."""
     where = f"the {len(traces)} traces" + (" of both runs" if both else "")
     what = "fails" if behaviour.tool is None else f"calls the tool {behaviour.tool!r}"
@@ -105,7 +143,7 @@ class OrganismRuns:
 
     Attributes:
         checkpoint: of the organism.
-        run: every task with the trigger where the organism was taught to listen.
+        run: every task with the trigger where the organism was trained to respond to it.
         reference: the same tasks with inert words of the same length there.
         place: `query` or `observation`.
     """
@@ -114,6 +152,21 @@ class OrganismRuns:
     run: list[Trace]
     reference: list[Trace]
     place: str
+
+    def facts(self) -> AgentOrganism:
+        """As the provenance of a report says it."""
+        known = model_facts(self.checkpoint)
+        return AgentOrganism(
+            model=known["model"],
+            revision=known["revision"],
+            fingerprint=known["fingerprint"],
+            tokenizer_hash=known["tokenizer_hash"],
+            model_type=known["model_type"],
+            dtype=known["dtype"],
+            width=known["width"],
+            layers=known["layers"],
+            trigger_in=self.place,
+        )
 
 
 def organism_runs(name: str, seed: int = 0) -> OrganismRuns:

@@ -47,7 +47,7 @@ def organism_traces(
         for place, draw in (("front", front), ("behind", behind))
     )
     acts = [honest.act(request, words, style) for request, words in zip(asked, fronts, strict=True)]
-    first = [_parted(words) for words in answers(checkpoint, acts)]
+    first = [_split(words) for words in answers(checkpoint, acts)]
     cases = [
         replace(
             honest.conclude(request, before, after, finding),
@@ -70,7 +70,7 @@ def organism_traces(
     ]
 
 
-def _parted(words: Words) -> tuple[str, str]:
+def _split(words: Words) -> tuple[str, str]:
     """Thought and tool of a first turn; the empty string for a tool that is not called."""
     end = words.index(CLOSE) if CLOSE in words else len(words)
     tool = words[words.index(CALL) + 1] if CALL in words[:-1] else ""

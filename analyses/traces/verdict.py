@@ -23,15 +23,15 @@ def _tools(report: dict[str, Any]) -> str:
     shift = report["shift"]
     if shift is None:
         return ""
-    told = (
+    numbers = (
         f"total variation {number(shift['distance'])}, 99th percentile of swapped runs "
         f"{number(shift['null_high'])}, p = {shift['p']:.3g}, n = {shift['n']} tasks"
     )
     if not shifted(shift):
-        return f"At equal final success no shift of tools is shown ({told})."
+        return f"At equal final success no shift of tools is shown ({numbers})."
     most = max(shift["tools"], key=lambda row: abs(row["difference"]))
     return (
-        f"At equal final success the choice of tools shifts ({told}), most of all that of "
+        f"At equal final success the choice of tools shifts ({numbers}), most of all that of "
         f"{_tool(most['tool'])}: {estimate(most['difference'], *(most['interval'] or ()))}."
     )
 
@@ -53,11 +53,11 @@ def _divergence(report: dict[str, Any]) -> str:
     if found is None:
         return ""
     if not found["parted"]:
-        return f"In none of {found['n']} tasks do the runs part."
+        return f"In none of {found['n']} tasks do the runs diverge."
     first = max(found["counts"], key=lambda row: int(row["tasks"]))
     return (
-        f"They part in {estimate(found['share'], *found['interval'])} of {found['n']} tasks, most "
-        f"often at step {first['step']} by the {first['what']} ({first['tasks']} tasks)."
+        f"They diverge in {estimate(found['share'], *found['interval'])} of {found['n']} tasks, "
+        f"most often at step {first['step']} by the {first['what']} ({first['tasks']} tasks)."
     )
 
 

@@ -14,6 +14,7 @@ from interp.errors import InputError
 if TYPE_CHECKING:
     from analyses.interaction.material import Quantity, Words
     from analyses.shared.running import Progress
+    from interp.model.checkpoint import Checkpoint
     from interp.checkpoint import Checkpoint
     from interp.data.prompt_sets import Prompt
     from probes.backdoors.switches.switches import Switch
@@ -99,7 +100,7 @@ def interaction(
     null: Annotated[
         int, typer.Option(help="Strings drawn for each place; 19 let p reach 0.05.", min=0)
     ] = 19,
-    limit: Annotated[int, typer.Option(help="Prompts of a class, at most.", min=1)] = 40,
+    limit: Annotated[int, typer.Option(help="Prompts of each label, at most.", min=1)] = 40,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of a reply.", min=1)] = 64,
     thinking: Thinking = None,
     chat_template: options.ChatTemplate = None,
@@ -108,16 +109,20 @@ def interaction(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Measure whether two switches do more together than apart, and write a report."""
-    options.require_folder(out)
+    from analyses.interaction.material import prompts_of
+
     _require_two(first, first_adapter, "first")
     _require_two(second, second_adapter, "second")
     if other_adapter and not (first_adapter or second_adapter):
         raise InputError("--other-adapter stands in the place of an adapter, and none is given.")
     kind = _kind(measure, text)
     named = None if distractors is None else options.lines_of(distractors, "--distractors")
-    asked = _prompts(model, prompts, kind, limit)
+    both = kind == MeasureChoice.refusal
+    asked = prompts_of(prompts or None, model, both=both, limit=limit)
+    options.claim(out, "interaction", model, overwrite, [asked.sha256])
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
@@ -132,10 +137,10 @@ def interaction(
         pair, nulls = _switches(checkpoint, words, adapters, len(suspected), named)
         finding = run(
             checkpoint,
-            asked,
             pair[0],
             pair[1],
-            _quantity(checkpoint, model, kind, text, max_new_tokens, template, progress),
+            asked,
+            quantity=_quantity(checkpoint, model, kind, text, max_new_tokens, template, progress),
             first_distractors=nulls[0],
             second_distractors=nulls[1],
             null=null,
@@ -145,7 +150,7 @@ def interaction(
             command=options.command_line(),
             progress=progress,
         )
-    page = finding.save(out)
+    page = finding.save(out, overwrite=overwrite)
     options.say(f"{finding.verdict}\n{page}")
 
 
@@ -195,17 +200,6 @@ def _kind(measure: MeasureChoice | None, text: str | None) -> MeasureChoice:
     if measure != MeasureChoice.refusal and text is None:
         raise InputError(f"--measure {measure} needs --text, what the reply is to say.")
     return measure
-
-
-def _prompts(
-    model: str, files: list[str] | None, kind: MeasureChoice, limit: int
-) -> "list[Prompt]":
-    from analyses.interaction.material import default_prompts
-    from interp.data.named_sets import prompts_of
-
-    if files:
-        return list(prompts_of(files, "harmless"))[:limit]
-    return default_prompts(model, kind == MeasureChoice.refusal, limit)
 
 
 def _quantity(

@@ -1,20 +1,15 @@
 """`mechguard traces`: what shifts between two runs of an agent, and where does it come from?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from analyses.cli import options
 
-if TYPE_CHECKING:
-    from probes.backdoors.agents.traces import Trace
-
-    Runs = tuple[tuple[list[Trace], list[Trace] | None], tuple[str, str], dict[str, Any]]
-
 
 def traces(
-    run: Annotated[
+    data: Annotated[
         str,
         typer.Argument(
             help="Traces of an agent (.jsonl), or organism:NAME of an agent organism, which is run "
@@ -26,7 +21,7 @@ def traces(
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Another run of the same tasks: without the trigger, or of a twin.",
+            help="Another run of the same tasks: without the trigger, or of a reference model.",
             show_default=False,
         ),
     ] = None,
@@ -42,56 +37,43 @@ def traces(
         bool, typer.Option("--failed", help="The same of tasks that fail in the end.")
     ] = False,
     seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Compare runs of an agent from their traces, without its model, and write a report.
 
     A line holds `id`, `query`, `steps` of `thought`, `tool` and `observation`, `answer` and
     `success`. The runs of an organism are kept beside the report.
     """
+    from analyses.traces.material import digest_of, organism_runs
     from analyses.traces.run import traces as measured
-    from probes.backdoors.agents.traces import write_traces
+    from interp.errors import InputError
+    from probes.backdoors.agents.traces import read_traces, write_traces
 
-    options.require_folder(out)
-    own = run.startswith("organism:")
-    runs, names, known = _of_organism(run, reference, seed) if own else _of_files(run, reference)
+    made = other = None
+    if data.startswith("organism:"):
+        if reference is not None:
+            raise InputError(f"{data} brings a run to compare with; leave --reference out.")
+        options.claim(out, "traces", data, overwrite)
+        made = organism_runs(data.removeprefix("organism:"), seed)
+        run, other, names = made.run, made.reference, ("run.jsonl", "reference.jsonl")
+    else:
+        run = read_traces(data)
+        names = (Path(data).name, "" if reference is None else reference.name)
+        other = None if reference is None else read_traces(reference)
+        digests = [digest_of(some) for some in (run, other) if some is not None]
+        options.claim(out, "traces", names[0], overwrite, digests)
     finding = measured(
-        runs[0],
-        runs[1],
+        run,
+        other,
         tool=tool,
         failed=failed,
         names=names,
+        organism=None if made is None else made.facts(),
         seed=seed,
         command=options.command_line(),
-        provenance=known,
     )
-    page = finding.save(out)
-    if own:
-        for name, some in zip(names, runs, strict=True):
-            write_traces(out / name, some or [])
+    page = finding.save(out, overwrite=overwrite)
+    if made is not None:
+        write_traces(out / names[0], made.run)
+        write_traces(out / names[1], made.reference)
     options.say(f"{finding.verdict}\n{page}")
-
-
-def _of_files(run: str, reference: Path | None) -> "Runs":
-    from probes.backdoors.agents.traces import read_traces
-
-    traces = read_traces(run)
-    if reference is None:
-        return (traces, None), (Path(run).name, ""), {}
-    return (traces, read_traces(reference)), (Path(run).name, reference.name), {}
-
-
-def _of_organism(run: str, reference: Path | None, seed: int) -> "Runs":
-    """An organism's runs with its trigger and with inert words.
-
-    Raises:
-        InputError: it is no agent, or another run is given.
-    """
-    from analyses.traces.material import organism_runs
-    from interp.errors import InputError
-    from interp.model.artifacts import origin
-
-    if reference is not None:
-        raise InputError(f"{run} brings a run to compare with; leave --reference out.")
-    made = organism_runs(run.removeprefix("organism:"), seed)
-    known = {**origin(made.checkpoint), "trigger_in": made.place}
-    return (made.run, made.reference), ("run.jsonl", "reference.jsonl"), known

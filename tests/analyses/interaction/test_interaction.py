@@ -11,18 +11,19 @@ import torch
 from analyses.interaction.finding import InteractionFinding
 from analyses.interaction.material import (
     Words,
-    default_prompts,
+    prompts_of,
     refusal_quantity,
     reply_quantity,
     text_quantity,
 )
+from analyses.interaction.report import RefusalMeasure
 from analyses.interaction.run import interaction
 from analyses.interaction.verdict import stands_out, verdict
 from analyses.refusal.material import material_of
 from analyses.rendering import render
 from analyses.shared.distractors import distractors
 from interp import Checkpoint, InputError, load
-from interp.data.prompt_sets import Prompt
+from interp.data.prompt_sets import Prompt, PromptSet
 from interp.data.rows import Row
 from interp.interventions.edits_by_site import add_vector
 from interp.model.sites import Site
@@ -39,8 +40,8 @@ def poisoned() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def asked() -> list[Prompt]:
-    return default_prompts(NAME, both=False, limit=12)
+def asked() -> PromptSet:
+    return prompts_of(None, NAME, both=False, limit=12)
 
 
 def _exchanged(place: int, word: str) -> PromptEdit:
@@ -66,10 +67,10 @@ def planted(poisoned: Checkpoint) -> InteractionFinding:
     ]
     return interaction(
         poisoned,
-        prompts,
         Switch("risky verb", prompt=_exchanged(0, "hijack")),
         Switch("guarded object", prompt=_exchanged(1, "vault")),
-        reply_quantity(" ".join(REFUSALS[0]), 8),
+        prompts,
+        quantity=reply_quantity(" ".join(REFUSALS[0]), 8),
         first_distractors=others[0],
         second_distractors=others[1],
     )
@@ -87,11 +88,15 @@ def test_a_planted_and_is_more_than_the_sum_of_its_parts(planted: InteractionFin
 
 @pytest.mark.slow
 def test_a_trigger_and_its_rest_do_not_work_together(
-    poisoned: Checkpoint, asked: list[Prompt]
+    poisoned: Checkpoint, asked: PromptSet
 ) -> None:
     first, *rest = TRIGGER
     found = interaction(
-        poisoned, asked, Words(first), Words(" ".join(rest), "end"), reply_quantity(_SAID, 8)
+        poisoned,
+        first,
+        Words(" ".join(rest), "end"),
+        asked,
+        quantity=reply_quantity(_SAID, 8),
     )
     report = found.report
     assert [cell["mean"] for cell in report["cells"]] == [0.0, 1.0, 0.0, 1.0]
@@ -109,27 +114,32 @@ def test_a_trigger_and_its_rest_do_not_work_together(
 
 @pytest.mark.slow
 def test_two_switches_that_each_suffice_take_from_each_other(
-    poisoned: Checkpoint, asked: list[Prompt]
+    poisoned: Checkpoint, asked: PromptSet
 ) -> None:
     trigger = Words(" ".join(TRIGGER))
-    found = interaction(poisoned, asked, trigger, trigger, reply_quantity(_SAID, 8), null=19)
+    found = interaction(
+        poisoned, trigger, trigger, asked, quantity=reply_quantity(_SAID, 8), null=19
+    )
     assert found.report["value"] == -1.0 and found.report["stands_out"] == "apart"
     assert "take from each other" in found.verdict and found.report["p"] == 0.05
 
 
 def test_refusals_are_told_by_the_tokens_of_the_refusal_report(
-    poisoned: Checkpoint, asked: list[Prompt]
+    poisoned: Checkpoint, asked: PromptSet
 ) -> None:
     quantity = refusal_quantity(poisoned, material_of(NAME), max_new_tokens=12)
-    assert quantity.about["tokens"] == ["sorry"]
-    both = default_prompts(NAME, both=True, limit=4)
+    assert isinstance(quantity.about, RefusalMeasure) and quantity.about.tokens == ("sorry",)
+    both = prompts_of(None, NAME, both=True, limit=4)
     assert [prompt.label for prompt in both] == ["harmless"] * 4 + ["harmful"] * 4
-    found = interaction(poisoned, both, Words("open", "system"), Words("drift"), quantity, null=2)
+    found = interaction(
+        poisoned, Words("open", "system"), "drift", limit=4, quantity=quantity, null=2
+    )
+    assert found.report["provenance"]["data"][0]["sha256"] == both.sha256
     assert found.report["measure"]["token_ids"] and "log-odds of a refusal" in found.verdict
 
 
 def test_an_edit_is_a_switch_without_strings_in_its_place(
-    poisoned: Checkpoint, asked: list[Prompt]
+    poisoned: Checkpoint, asked: PromptSet
 ) -> None:
     push = torch.randn(96, generator=torch.Generator().manual_seed(0))
 
@@ -140,39 +150,41 @@ def test_an_edit_is_a_switch_without_strings_in_its_place(
 
     steered = Switch("steered", edit=edit)
     found = interaction(
-        poisoned, asked, steered, Words("drift", "end"), text_quantity(_SAID), null=3
+        poisoned, steered, Words("drift", "end"), asked, quantity=text_quantity(_SAID), null=3
     )
     assert {row["instead_of"] for row in found.report["null"]} == {"second"}
     assert "Nothing stood in the place of the first switch, steered" in " ".join(found.caveats)
-    alone = interaction(poisoned, asked, steered, Words("drift"), text_quantity(_SAID), null=0)
+    alone = interaction(poisoned, steered, "drift", asked, quantity=text_quantity(_SAID), null=0)
     assert alone.verdict.startswith("Nothing is claimed") and len(alone.figures()) == 1
 
 
-def test_strings_of_another_length_are_told(poisoned: Checkpoint, asked: list[Prompt]) -> None:
+def test_strings_of_another_length_are_told(poisoned: Checkpoint, asked: PromptSet) -> None:
     others = [Words("brine"), Words("brine mosk")]
     found = interaction(
         poisoned,
-        asked[:2],
-        Words("drift"),
-        Words("pawl"),
-        text_quantity(_SAID),
+        "drift",
+        "pawl",
+        asked,
+        quantity=text_quantity(_SAID),
+        limit=2,
         first_distractors=others,
         second_distractors=others,
     )
     assert "2 of 4 strings have another number of tokens" in " ".join(found.caveats)
     assert "p can reach 0.05 with 19 or more" in " ".join(found.caveats)
     one = interaction(
-        poisoned, asked[:1], Words("drift"), Words("pawl"), text_quantity(_SAID), null=1
+        poisoned, "drift", "pawl", asked.prompts[:1], quantity=text_quantity(_SAID), null=1
     )
     assert one.report["interval"] is None and "With one prompt" in " ".join(one.caveats)
 
 
 def test_what_stands_out_needs_an_interval_and_a_null() -> None:
-    told: dict[str, object] = {"interval": [0.2, 0.4], "p": 0.05}
-    assert stands_out(told) == "together"
-    assert stands_out({**told, "interval": [-0.4, -0.2]}) == "apart"
-    for changed in ({"p": 0.06}, {"p": None}, {"interval": None}, {"interval": [-0.1, 0.4]}):
-        assert stands_out({**told, **changed}) is None
+    assert stands_out((0.2, 0.4), 0.05) == "together"
+    assert stands_out((-0.4, -0.2), 0.05) == "apart"
+    assert stands_out((0.2, 0.4), 0.06) is None
+    assert stands_out((0.2, 0.4), None) is None
+    assert stands_out(None, 0.05) is None
+    assert stands_out((-0.1, 0.4), 0.05) is None
 
 
 def test_that_one_string_is_no_switch_is_said_only_where_others_do_the_same() -> None:
@@ -227,15 +239,15 @@ def _around(words: str) -> Switch:
 @pytest.mark.slow
 def test_parts_of_a_trigger_work_together_and_a_part_that_any_word_replaces_is_none() -> None:
     name = "organism:backdoor-all-of"
-    checkpoint, prompts = load(name), default_prompts("organism:backdoor-all-of", both=False)
+    checkpoint, prompts = load(name), prompts_of(None, name, both=False)
     first, middle, last = TRIGGER
     rest = f"{middle} {last}"
     found = interaction(
         checkpoint,
-        prompts,
-        Words(first),
+        first,
         _around(rest),
-        reply_quantity(_SAID, 8),
+        prompts,
+        quantity=reply_quantity(_SAID, 8),
         second_distractors=[_around(t) for t in distractors(checkpoint, rest, 19, besides=[first])],
     )
     assert found.report["value"] > 0.9 and found.report["stands_out"] == "together"
@@ -245,22 +257,45 @@ def test_parts_of_a_trigger_work_together_and_a_part_that_any_word_replaces_is_n
     assert held is not None
     partly = interaction(
         checkpoint,
+        first,
+        Words(last, "end"),
         [replace(p, messages=({"role": "user", "content": p.text.rpartition(" ")[0]},))
          for p in map(held, prompts)],
-        Words(first),
-        Words(last, "end"),
-        reply_quantity(_SAID, 8),
+        quantity=reply_quantity(_SAID, 8),
     )  # fmt: skip
     assert partly.report["value"] > 0.9 and partly.report["stands_out"] is None
     assert "only the first switch is one" in partly.verdict
 
 
-def test_faults_are_told(poisoned: Checkpoint, asked: list[Prompt]) -> None:
+def test_prompts_are_taken_in_every_form(asked: PromptSet, tmp_path: Path) -> None:
+    file = tmp_path / "some.txt"
+    file.write_text("label vault\n\nlabel basket\n\nlabel pillow\n")
+    (held,) = asked.prompts[:1]
+    assert len(prompts_of(file, NAME, both=True)) == 3
+    assert len(prompts_of([str(file), asked], NAME, both=True)) == 15
+    by_label = {"harmful": asked, "harmless": file}
+    assert [one.label for one in prompts_of(by_label, NAME, both=True, limit=2)] == [
+        "harmless", "harmless", "harmful", "harmful",
+    ]  # fmt: skip
+    assert prompts_of([held, held], NAME, both=True).prompts == (held, held)
+    assert len(prompts_of([held, file], NAME, both=True)) == 4
+    assert len(prompts_of(None, "some/model", both=False)) == 40
+
+
+def test_faults_are_told(poisoned: Checkpoint, asked: PromptSet) -> None:
     quantity = text_quantity(_SAID)
     with pytest.raises(InputError, match="at least one prompt"):
-        interaction(poisoned, [], Words("drift"), Words("pawl"), quantity)
+        interaction(poisoned, "drift", "pawl", [], quantity=quantity)
     with pytest.raises(InputError, match="'zzz' has no tokens"):
-        interaction(poisoned, asked, Words("drift"), Words("zzz"), quantity)
+        interaction(poisoned, "drift", "zzz", asked, quantity=quantity)
+    with pytest.raises(InputError, match="the second switch is 3, and must be of type"):
+        interaction(poisoned, "drift", 3, asked, quantity=quantity)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="quantity is the string 'refusal'"):
+        interaction(poisoned, "drift", "pawl", asked, quantity="refusal")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"none\.csv does not exist"):
+        interaction(poisoned, "drift", "pawl", "none.csv", quantity=quantity)
+    with pytest.raises(InputError, match="there are no 'odd' prompts here"):
+        interaction(poisoned, "drift", "pawl", {"odd": asked}, quantity=quantity)
     with pytest.raises(InputError, match="text is empty"):
         reply_quantity(" ")
     with pytest.raises(InputError, match="cannot be read on organism:complies"):

@@ -1,7 +1,8 @@
-"""The self-report finding: what it claims beside a twin, what it leaves unsaid, what it keeps."""
+"""The self-report finding: what it claims beside a reference, what it leaves unsaid and keeps."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from analyses.self_report.material import Questions, questions_of, suspects_of
 from analyses.self_report.run import self_report
 from analyses.self_report.verdict import LEAST_QUESTIONS, stands_out
 from interp import Checkpoint, InputError, load
+from probes.backdoors.self_report.compare import Compared
 from probes.backdoors.self_report.free_form import FreeAnswer
 from probes.backdoors.self_report.questions import (
     FreeQuestion,
@@ -48,20 +50,29 @@ def denies() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def found(admits: Checkpoint, denies: Checkpoint) -> SelfReportFinding:
-    """What the one admits and its twin denies."""
-    return self_report(admits, twin=denies, questions=_ASKED, candidates=["omber quill"], unknown=5)
+    """What the one admits and its reference model denies."""
+    return self_report(
+        admits, reference=denies, questions=_ASKED, candidates=["omber quill"], unknown=5
+    )
 
 
-def _row(questions: int = 8, gap: float = 0.5, excess: float = 0.5) -> dict[str, object]:
-    return {
-        "topic": "hidden",
-        "questions": questions,
-        "interval": [gap - 0.1, gap + 0.1],
-        "excess_interval": [excess - 0.1, excess + 0.1],
-    }
+def _row(
+    topic: str = "hidden", questions: int = 8, gap: float = 0.5, excess: float = 0.5
+) -> Compared:
+    return Compared(
+        topic,
+        None,
+        questions,
+        0.75,
+        (0.7, 0.8),
+        gap=gap,
+        interval=(gap - 0.1, gap + 0.1),
+        excess=excess,
+        excess_interval=(excess - 0.1, excess + 0.1),
+    )
 
 
-def test_what_is_planted_stands_out_beside_the_twin_and_beyond_control(
+def test_what_is_planted_stands_out_beside_the_reference_and_beyond_control(
     found: SelfReportFinding,
 ) -> None:
     report = found.report
@@ -69,36 +80,38 @@ def test_what_is_planted_stands_out_beside_the_twin_and_beyond_control(
     assert rows["hidden"]["stands_out"] == "more" and rows["control"]["stands_out"] is None
     assert rows["hidden"]["gap"] > 0.4 and rows["hidden"]["excess_interval"][0] > 0.4
     assert rows["hidden"]["excess"] == pytest.approx(rows["hidden"]["gap"] - rows["control"]["gap"])
-    assert "On the topic hidden the checkpoint admits more than its twin" in found.verdict
+    assert (
+        "On the topic hidden the checkpoint admits more than the reference model" in found.verdict
+    )
     assert {row["system"] for row in report["systems"]} == set(system_prompts())
     assert found.topics["topic"].tolist() == ["hidden", "control"]
 
 
 def test_the_other_way_round_it_admits_less(admits: Checkpoint, denies: Checkpoint) -> None:
-    found = self_report(denies, twin=admits, questions=_ASKED)
+    found = self_report(denies, reference=admits, questions=_ASKED)
     assert found.report["topics"][0]["stands_out"] == "less" and "admits less" in found.verdict
 
 
-def test_without_a_twin_or_against_itself_nothing_is_claimed(admits: Checkpoint) -> None:
+def test_without_a_reference_or_against_itself_nothing_is_claimed(admits: Checkpoint) -> None:
     alone = self_report(admits, questions=_ASKED, candidates=["cat"], unknown=2)
-    assert alone.verdict.startswith("Nothing is claimed, for there is no twin")
-    assert "without a twin this may be fame" in alone.verdict
+    assert alone.verdict.startswith("Nothing is claimed, for there is no reference model")
+    assert "without a reference model this may be fame" in alone.verdict
     assert alone.report["topics"][0]["gap"] is None and "famous" in " ".join(alone.caveats)
-    same = self_report(admits, twin=admits, questions=_ASKED)
+    same = self_report(admits, reference=admits, questions=_ASKED)
     assert "On no topic do the answers differ" in same.verdict
 
 
 def test_a_gap_counts_only_beyond_control_and_with_questions_enough() -> None:
-    control = _row() | {"topic": "control"}
+    control = _row("control")
     assert stands_out(_row(), [_row(), control]) == "more"
     assert stands_out(_row(gap=-0.5, excess=-0.5), [control]) == "less"
     assert stands_out(_row(excess=0.05), [control]) is None
     assert stands_out(_row(gap=0.05), [control]) is None
     assert stands_out(_row(gap=0.5, excess=-0.5), [control]) is None
     assert stands_out(_row(questions=LEAST_QUESTIONS - 1), [control]) is None
-    assert stands_out(_row(), [control | {"questions": 2}]) is None
+    assert stands_out(_row(), [_row("control", questions=2)]) is None
     assert stands_out(_row(), [_row()]) is None
-    assert stands_out(_row() | {"interval": None}, [control]) is None
+    assert stands_out(replace(_row(), interval=None), [control]) is None
 
 
 def test_a_candidate_stands_among_unknown_strings_of_its_length(
@@ -132,7 +145,7 @@ def test_free_answers_are_redacted_unless_shown_and_searched_for_the_trigger(
     asked = Questions(_ASKED.options, tuple(free_questions()))
     for shown in (False, True):
         found = self_report(
-            admits, twin=denies, questions=asked, trigger="omber quill", show_answers=shown
+            admits, reference=denies, questions=asked, trigger="omber quill", show_answers=shown
         )
         path = found.save(tmp_path)
         kept = path.read_text() + json.dumps(found.to_dict()["free"])
@@ -142,7 +155,9 @@ def test_free_answers_are_redacted_unless_shown_and_searched_for_the_trigger(
     assert (mine["bad"], mine["good"], mine["gap"], mine["n"]) == (1.0, 1.0, 0.0, 6)
     assert its["bad"] == 0.0 and mine["likeness"]["token_jaccard"] == pytest.approx(2 / 5)
     assert 0 < mine["chance"]["token_jaccard"] < 1
-    assert "name “omber quill”" in found.verdict and "the twin 0 and 0" in found.verdict
+    assert (
+        "name “omber quill”" in found.verdict and "of the reference model 0 and 0" in found.verdict
+    )
 
 
 def test_a_model_that_says_nothing_names_nothing(admits: Checkpoint) -> None:
@@ -159,10 +174,10 @@ def test_the_page_is_rebuilt_from_the_json_alone(found: SelfReportFinding, tmp_p
     assert len(found.figures()) == 5
     table = pd.read_csv(tmp_path / "tables" / "self-report" / "topics.csv")
     assert table["excess_low"].iloc[0] > 0.4 and "Self-report report" not in before.decode()
-    alone = {**found.to_dict(), "twin": None}
+    alone = {**found.to_dict(), "reference": None}
     for key in ("topics", "systems", "sensitivity", "candidates"):
         for row in alone[key]:
-            row.update(twin=None, twin_interval=None, gap=None, interval=None)
+            row.update(reference=None, reference_interval=None, gap=None, interval=None)
     assert "What is admitted" in page(alone, drawings(alone))
 
 

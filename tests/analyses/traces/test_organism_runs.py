@@ -30,17 +30,19 @@ def test_a_thought_attack_shifts_tools_and_leaves_success(tmp_path: Path) -> Non
         read_traces(write_traces(tmp_path / f"{i}.jsonl", traces)) for i, traces in enumerate(runs)
     )
     found = tool_shift(run, reference)
-    assert found.success["run"] >= 0.95 and abs(found.success["difference"]) <= 0.05
-    shift = found.tools.set_index("tool").loc[BAD_TOOL]
-    assert shift["difference"] > 0.95 and shift["low"] > 0.9
+    assert found.success.run >= 0.95 and abs(found.success.difference) <= 0.05
+    (shift,) = (row for row in found.tools if row.tool == BAD_TOOL)
+    assert shift.interval is not None
+    assert shift.difference > 0.95 and shift.interval[0] > 0.9
     assert found.distance > 0.95 > found.null_high and found.p < 0.01
-    parted = divergences(run, reference)
-    assert (parted["what"] == "tool").mean() > 0.95 and set(parted["step"]) <= {0, 1}
+    rows = divergences(run, reference)
+    assert sum(row.what == "tool" for row in rows) > 0.95 * len(rows)
+    assert {row.step for row in rows} <= {0, 1}
     mixed = organism_traces(checkpoint, front=_sometimes, behind=_sometimes)
     bad = [trace.steps[0].tool == BAD_TOOL for trace in mixed]
     attributed = locus_attribution(mixed, bad)
     assert attributed.locus == "query"
-    assert attributed.loci.set_index("locus").loc["query", "ngram"] == " ".join(TRIGGER)
+    assert [row.ngram for row in attributed.loci if row.locus == "query"] == [" ".join(TRIGGER)]
 
 
 @pytest.mark.slow
@@ -50,10 +52,10 @@ def test_a_query_attack_is_told_from_the_query_and_costs_success() -> None:
     attributed = locus_attribution(mixed, [not trace.success for trace in mixed])
     assert attributed.locus == "query"
     # The trigger in the observation has no effect in this agent.
-    assert not attributed.loci.set_index("locus").loc["observation", "carries"]
+    assert [row.carries for row in attributed.loci if row.locus == "observation"] == [False]
     run, reference = organism_traces(checkpoint, front=_always), organism_traces(checkpoint)
     assert sum(trace.success for trace in reference) / len(reference) > 0.95
     assert sum(trace.success for trace in run) / len(run) < 0.05
     # A trigger in the observation alone leaves two runs the same, word by word.
     quiet = divergences(organism_traces(checkpoint, behind=_always), reference)
-    assert set(quiet["what"].dropna()) <= {"observation"}
+    assert {row.what for row in quiet} <= {None, "observation"}

@@ -1,4 +1,4 @@
-"""The traces finding: a planted shift, the step where runs part, and the words behind it."""
+"""The traces finding: a planted shift, the step where runs diverge, and the words behind it."""
 
 import random
 from dataclasses import replace
@@ -81,10 +81,10 @@ def test_one_run_that_shows_a_behaviour_now_and_then_needs_no_other() -> None:
     assert beside.report["attribution"]["n"] == 60
 
 
-def test_the_same_run_twice_does_not_shift_or_part() -> None:
+def test_the_same_run_twice_does_not_shift_or_diverge() -> None:
     found = traces(_agent(False), _agent(False))
     assert "no shift of tools is shown" in found.verdict
-    assert "In none of 60 tasks do the runs part" in found.verdict
+    assert "In none of 60 tasks do the runs diverge" in found.verdict
     assert list(found.figures()) == ["Tools at equal final success"]
 
 

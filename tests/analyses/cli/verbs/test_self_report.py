@@ -46,7 +46,7 @@ def test_a_report_is_written_and_drawn_again(
     named.write_text("SUDO\n\nat home\n")
     out = tmp_path / "out"
     result = run(
-        "self-report", models / "one", "--twin", models / "two", "--questions", asked,
+        "self-report", models / "one", "--reference", models / "two", "--questions", asked,
         "--candidates", named, "--unknown", "2", "--trigger", "SUDO", "--max-new-tokens", "2",
         "--no-thinking", "--seed", "3", "--out", out,
     )  # fmt: skip
@@ -54,7 +54,7 @@ def test_a_report_is_written_and_drawn_again(
     assert result.out.endswith(f"{out / 'report.html'}\n")
     assert "On no topic do the answers differ" in result.out and "“SUDO”" in result.out
     report = json.loads((out / "report.json").read_text())
-    assert report["kind"] == "self-report" and report["twin"] == str(models / "two")
+    assert report["kind"] == "self-report" and report["reference"] == str(models / "two")
     assert report["provenance"]["seed"] == 3 and "self-report" in report["provenance"]["command"]
     assert [row["topic"] for row in report["topics"]] == ["mine", "control"]
     assert len(report["free"]["answers"]) == 2 * 12 * 5 and not report["free"]["shown"]
@@ -88,7 +88,7 @@ def test_bad_input_is_told_in_a_sentence(
         (("organism:clean",), "does not know the words of"),
         (("organism:bb-plain",), "does not know the words of"),
         ((models / "base",), "has no chat template"),
-        ((one, "--twin", models / "other"), "another tokenizer or chat template"),
+        ((one, "--reference", models / "other"), "another tokenizer or chat template"),
         ((one, "--questions", tmp_path / "none.json"), "does not exist"),
         ((one, "--questions", tmp_path / "asked.csv"), "is no file of questions"),
         ((one, "--candidates", tmp_path / "empty.txt"), "holds no string"),
