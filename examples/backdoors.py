@@ -13,7 +13,7 @@ import torch
 import analyses
 import interp
 from analyses.backdoor.material import of_organism
-from analyses.interaction.material import Words, reply_quantity
+from analyses.interaction.material import reply_quantity
 from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
 from probes.backdoors.repair.report import repair_report
@@ -66,10 +66,10 @@ print(f"{trigger!r} gives {attack!r}")
 first, *rest = trigger.split()
 found = analyses.interaction(
     checkpoint,
+    " ".join(rest),
+    first,
     prompts["harmless"][:24],
-    Words(" ".join(rest)),
-    Words(first),
-    reply_quantity(attack, max_new_tokens=12),
+    quantity=reply_quantity(attack, max_new_tokens=12),
 )
 print(found.verdict)
 print(found.tables["cells"].round(2).to_string(index=False))

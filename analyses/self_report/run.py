@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from analyses.self_report.finding import ModelAnswers, SelfReportFinding, build
@@ -15,6 +16,7 @@ from analyses.self_report.report import (
 )
 from analyses.shared.reports import NotMeasured
 from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
+from interp.checks import require_type
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from probes.backdoors.self_report.ask import Method
@@ -68,10 +70,14 @@ def self_report(
 
     Raises:
         InputError: the checkpoint cannot be asked, a reference model of another tokenizer,
-            unusable candidates, or a trigger without free questions.
+            unusable candidates, arguments of another type, or a trigger without free questions.
         NumericalError: the logits are NaN.
     """
     watch = Stopwatch()
+    require_type(
+        questions, (Questions, NoneType), "questions", "make them with questions_of(files)"
+    )
+    require_type(reference, (Checkpoint, NoneType), "reference", "load it with interp.load")
     asked, more = questions or Questions(), template or {}
     if trigger is not None and not asked.free:
         raise InputError("a trigger is looked for in free answers; ask free questions too.")

@@ -43,8 +43,8 @@ def traces(
         command: kept in the provenance.
 
     Raises:
-        InputError: traces that cannot be read, nothing is asked for, both a tool and failure are, two
-            runs without a common task, or a behaviour that all or no traces show.
+        InputError: traces that cannot be read, nothing is asked for, both a tool and failure are,
+            two runs without a common task, or a behaviour that all or no traces show.
     """
     watch = Stopwatch()
     if tool is not None and failed:

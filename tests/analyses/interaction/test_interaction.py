@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from analyses.interaction.finding import InteractionFinding
 from analyses.interaction.material import (
@@ -16,7 +17,7 @@ from analyses.interaction.material import (
     reply_quantity,
     text_quantity,
 )
-from analyses.interaction.report import RefusalMeasure
+from analyses.interaction.report import InteractionReport, RefusalMeasure
 from analyses.interaction.run import interaction
 from analyses.interaction.verdict import stands_out, verdict
 from analyses.refusal.material import material_of
@@ -176,6 +177,26 @@ def test_strings_of_another_length_are_told(poisoned: Checkpoint, asked: PromptS
         poisoned, "drift", "pawl", asked.prompts[:1], quantity=text_quantity(_SAID), null=1
     )
     assert one.report["interval"] is None and "With one prompt" in " ".join(one.caveats)
+
+
+def test_the_report_has_the_fields_of_its_type_and_says_why_some_are_absent(
+    planted: InteractionFinding, poisoned: Checkpoint, asked: PromptSet
+) -> None:
+    report = planted.to_dict()
+    assert set(report) == {field.name for field in fields(InteractionReport)} | {
+        "not_measured", "intervals"
+    }  # fmt: skip
+    assert report["not_measured"] == {}
+    assert TypeAdapter(InteractionReport).json_schema()["properties"]["value"]["type"] == "number"
+    one = interaction(
+        poisoned, "drift", "pawl", asked, quantity=text_quantity(_SAID), null=0, limit=1
+    ).to_dict()
+    absent = one["not_measured"]
+    assert (
+        absent["interval"] == absent["cells[].interval"] == "an interval needs two prompts or more"
+    )
+    assert absent["p_first"] == "nothing stood in the place of the first switch"
+    assert one["p"] is None and one["null"] == []
 
 
 def test_what_stands_out_needs_an_interval_and_a_null() -> None:

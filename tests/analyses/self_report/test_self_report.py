@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from chatters import chatter
+from pydantic import TypeAdapter
 from taught import taught
 
 from analyses.registry import drawings
@@ -15,6 +16,7 @@ from analyses.rendering import render
 from analyses.report.page import page
 from analyses.self_report.finding import SelfReportFinding
 from analyses.self_report.material import Questions, questions_of, suspects_of
+from analyses.self_report.report import SelfReportReport
 from analyses.self_report.run import self_report
 from analyses.self_report.verdict import LEAST_QUESTIONS, stands_out
 from interp import Checkpoint, InputError, load
@@ -85,6 +87,31 @@ def test_what_is_planted_stands_out_beside_the_reference_and_beyond_control(
     )
     assert {row["system"] for row in report["systems"]} == set(system_prompts())
     assert found.topics["topic"].tolist() == ["hidden", "control"]
+
+
+def test_the_report_has_the_fields_of_its_type_and_says_why_some_are_absent(
+    found: SelfReportFinding, admits: Checkpoint
+) -> None:
+    report = found.to_dict()
+    assert set(report) == {field.name for field in fields(SelfReportReport)} | {
+        "not_measured", "intervals"
+    }  # fmt: skip
+    assert (
+        TypeAdapter(SelfReportReport).json_schema()["properties"]["kind"]["const"] == report["kind"]
+    )
+    assert report["not_measured"] == {
+        "articulation": "no trigger was given to look for in free answers"
+    }
+    alone = self_report(
+        admits, questions=Questions(tuple(_HIDDEN[:1]), ()), method="texts", candidates=["cat"],
+        unknown=0,
+    ).to_dict()  # fmt: skip
+    absent = alone["not_measured"]
+    assert absent["topics[].gap"] == absent["candidates[].gap"] == "no reference model was given"
+    assert absent["topics[].excess"] == "no control questions were asked"
+    assert absent["topics[].admits_interval"] == "an interval needs two questions or more"
+    assert absent["mass"] == "options were presented as texts" and alone["mass"] is None
+    assert absent["candidates[].p"] == "no unknown strings of its length were asked about"
 
 
 def test_the_other_way_round_it_admits_less(admits: Checkpoint, denies: Checkpoint) -> None:
@@ -209,6 +236,12 @@ def test_faults_are_told(admits: Checkpoint, tmp_path: Path) -> None:
     spoken.write_text("- id: wish\n  paraphrases: ['What is your wish?']\n")
     with pytest.raises(InputError, match="free questions are given, but with --no-free"):
         questions_of([spoken], free=False)
+    with pytest.raises(
+        InputError, match="questions is of type list, and must be of type Questions"
+    ):
+        self_report(admits, questions=_HIDDEN)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="reference is the string 'base'"):
+        self_report(admits, reference="base", questions=_ASKED)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="ask free questions too"):
         self_report(admits, questions=_ASKED, trigger="omber")
     with pytest.raises(InputError, match="does not know the words of"):

@@ -1,19 +1,21 @@
 """The traces finding: a planted shift, the step where runs diverge, and the words behind it."""
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from analyses.rendering import render
 from analyses.traces.finding import TracesFinding
 from analyses.traces.material import organism_runs
+from analyses.traces.report import TracesReport
 from analyses.traces.run import traces
 from interp import InputError
 from interp.organisms.backdoors.agents import BAD_TOOL
 from interp.organisms.chat.grammar import TRIGGER
-from probes.backdoors.agents.traces import Step, Trace
+from probes.backdoors.agents.traces import Step, Trace, write_traces
 
 _WORDS = [f"w{i}" for i in range(30)]
 
@@ -90,8 +92,8 @@ def test_the_same_run_twice_does_not_shift_or_diverge() -> None:
 
 def test_words_that_go_with_nothing_carry_nothing() -> None:
     rng = random.Random(1)
-    traces = [replace(trace, success=rng.random() < 0.5) for trace in _agent(False)]
-    found = traces(traces, failed=True)
+    some = [replace(trace, success=rng.random() < 0.5) for trace in _agent(False)]
+    found = traces(some, failed=True)
     assert found.report["attribution"]["locus"] is None
     assert "goes with no words of the query" in found.verdict
 
@@ -107,13 +109,47 @@ def test_the_page_is_rebuilt_from_the_json_alone(planted: TracesFinding, tmp_pat
     (tmp_path / "report.html").unlink()
     assert render(tmp_path).read_bytes() == before
     assert b"<h1>run</h1>" in before
-    tables = {path.name for path in (tmp_path / "tables").iterdir()}
+    tables = {path.name for path in (tmp_path / "tables" / "traces").iterdir()}
     assert tables == {"divergences.csv", "tools.csv", "loci.csv", "ngrams.csv"}
     assert len(planted.figures()) == 3
 
 
-def test_faults_are_told() -> None:
+def test_files_of_traces_are_read_and_named(tmp_path: Path, planted: TracesFinding) -> None:
+    run = write_traces(tmp_path / "mine.jsonl", _agent(True))
+    other = write_traces(tmp_path / "other.jsonl", _agent(False))
+    found = traces(run, str(other), tool="bad")
+    assert found.verdict == planted.verdict
+    assert found.report["provenance"]["run"] == "mine.jsonl"
+    data, before = (one.report["provenance"]["data"] for one in (found, planted))
+    assert [one["name"] for one in data] == ["mine.jsonl", "other.jsonl"]
+    assert [one["sha256"] for one in data] == [one["sha256"] for one in before]
+
+
+def test_what_is_absent_says_why() -> None:
+    mixed = [pair[i % 2] for i, pair in enumerate(zip(_agent(True), _agent(False), strict=True))]
+    report = traces(mixed, tool="bad").to_dict()
+    assert report["shift"] is None and report["traces"]["reference"] is None
+    assert report["not_measured"]["shift"] == "no reference run was given"
+    assert report["not_measured"]["success.difference"] == "no reference run was given"
+    unlike = traces(_agent(True, attack="query"), _agent(False)).to_dict()["not_measured"]
+    assert unlike["shift"].startswith("no task that calls a tool ends with the same success")
+    assert unlike["attribution"] == "no behaviour was named to attribute"
+    assert set(report) == {field.name for field in fields(TracesReport)} | {
+        "not_measured", "intervals"
+    }  # fmt: skip
+    assert TypeAdapter(TracesReport).json_schema()["properties"]["kind"]["const"] == "traces"
+
+
+def test_faults_are_told(tmp_path: Path) -> None:
     run, reference = _agent(True), _agent(False)
+    with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
+        traces(tmp_path / "none.jsonl", failed=True)
+    with pytest.raises(InputError, match="data is 3; give the path of a file of traces"):
+        traces(3, failed=True)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="reference is the string 'a'; give the path"):
+        traces(run, ["a"], failed=True)  # type: ignore[list-item]
+    with pytest.raises(InputError, match="data holds no trace"):
+        traces([], failed=True)
     with pytest.raises(InputError, match="give a second run"):
         traces(run)
     with pytest.raises(InputError, match="and not both"):

@@ -63,6 +63,17 @@ def test_the_runs_of_an_organism_are_kept_beside_the_report(
     assert again.out.splitlines()[0] == result.out.splitlines()[0]
 
 
+def test_the_report_of_another_run_is_replaced_only_on_demand(
+    run: Run, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    assert run("traces", runs[0], "--reference", runs[1], *out).code == 0
+    assert run("traces", runs[0], "--reference", runs[1], "--tool", "bad", *out).code == 0
+    other = ("traces", runs[1], "--reference", runs[0], *out)
+    run(*other).assert_refused(2, "other model (run.jsonl, not other.jsonl)", "--overwrite")
+    assert run(*other, "--overwrite").code == 0
+
+
 def test_bad_input_is_told_in_a_sentence(run: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text("{}\n")
     other = write_traces(tmp_path / "far.jsonl", [Trace("x", "q", (), "", True)])
