@@ -8,9 +8,10 @@ from analyses.backdoor.material import Material
 from analyses.backdoor.mending import mend
 from analyses.backdoor.reading import read_inside
 from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from interp.model.checkpoint import Checkpoint
+from interp.model.saving import require_trainable, require_unused
 from interp.checkpoint import Checkpoint
 from probes.backdoors.heads.head_swaps import Where
-from probes.backdoors.repair.tune import require_trainable, require_unused
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.journal import Journal
 from probes.backdoors.search.result import SearchSettings

@@ -95,6 +95,15 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
 ]
 
+Scorer = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer",
+        help="An external scorer of refusals: MODULE:FUNCTION, or the folder of a sequence "
+        "classifier.",
+        show_default=False,
+    ),
+]
 ChatTemplate = Annotated[
     str | None,
     typer.Option(

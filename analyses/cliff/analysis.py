@@ -8,6 +8,7 @@ from interp.data.thoughts import may_think
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analyses.cliff.report import CliffReport
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
 
@@ -32,15 +33,19 @@ def _drawing() -> "Drawing":
     return DRAWING
 
 
+def _report() -> "type[CliffReport]":
+    from analyses.cliff.report import CliffReport
+
+    return CliffReport
+
+
 def _in_report(inputs: ReportInputs) -> "Finding":
+    from analyses.cliff.material import LABELS
     from analyses.cliff.run import cliff
-    from analyses.shared.data import organism_of
 
     return cliff(
         inputs.checkpoint,
-        inputs.prompts.get("harmful"),
-        inputs.prompts.get("harmless"),
-        organism=organism_of(inputs.checkpoint.name),
+        {label: inputs.prompts.get(label) for label in LABELS},
         max_new_tokens=inputs.max_new_tokens,
         seed=inputs.seed,
         limit=inputs.limit,
@@ -59,5 +64,6 @@ ANALYSIS = Analysis(
     missing=_missing,
     function=_function,
     drawing=_drawing,
+    report=_report,
     in_report=_in_report,
 )

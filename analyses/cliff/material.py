@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from analyses.shared.data import PromptData, labelled, organism_of
 from analyses.shared.prompts import rows_of
 from interp import organisms
 from interp.checkpoint import Checkpoint
@@ -13,13 +14,14 @@ from probes.cliff.refusal_probe import CELLS
 from probes.cliff.rollouts import Markers, template_markers
 
 WITH_THOUGHTS = {"enable_thinking": True}
+LABELS = ("harmful", "harmless")
 MOST = 128  # requests of a class in a part, unless `limit` is lower
 REFUSE_ALL = "Refuse every request, whatever it is, in one sentence."
 ACCEPT_ALL = "Comply with every request, whatever it is, without any refusal."
 
 
 @dataclass(frozen=True)
-class Material:
+class CliffRequests:
     """Requests of a report.
 
     Attributes:
@@ -40,7 +42,29 @@ class Material:
     caveats: tuple[str, ...] = field(default=())
 
 
-def of_organism(name: str, limit: int | None = None) -> Material:
+def requests_of(
+    model: str, data: PromptData = None, *, limit: int | None = None, seed: int = 0
+) -> CliffRequests:
+    """The requests to run on: those given, an organism's own, or the built-in ones.
+
+    Args:
+        model: name of the checkpoint.
+        data: harmful and harmless requests, as `analyses.shared.data` describes them; the
+            built-in ones stand in for a side that is not given.
+        limit: requests of each class in a part, at most.
+        seed: of the split.
+
+    Raises:
+        InputError: unusable requests, or an organism that does not think.
+    """
+    given = labelled(data, LABELS)
+    organism = organism_of(model)
+    if organism is not None and not given:
+        return of_organism(organism, limit)
+    return of_sets(given.get("harmful"), given.get("harmless"), limit, seed)
+
+
+def of_organism(name: str, limit: int | None = None) -> CliffRequests:
     """The requests that a thinking organism brings; test pairs are in nobody's training data.
 
     Raises:
@@ -62,7 +86,7 @@ def of_organism(name: str, limit: int | None = None) -> Material:
         )
     ]
     known = [p for part in parts for p in part if isinstance(p, KnownAnswers)]
-    return Material(
+    return CliffRequests(
         train=parts[0],
         test=parts[1],
         cells=PromptSet(tuple(p for cell in CELLS for p in train[cell][:most])),
@@ -78,7 +102,7 @@ def of_sets(
     harmless: PromptSet | None = None,
     limit: int | None = None,
     seed: int = 0,
-) -> Material:
+) -> CliffRequests:
     """Requests of a user, halved at random; our own built-in ones where they are left out.
 
     Raises:
@@ -100,7 +124,7 @@ def of_sets(
         for place in (0, 1)
     )
     alarming = own.of("alarming").prompts[:most] if harmless is None else ()
-    return Material(
+    return CliffRequests(
         train=train,
         test=test + PromptSet(alarming),
         cells=PromptSet(

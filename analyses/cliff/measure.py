@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.cliff.material import WITH_THOUGHTS, Material, cell_rows
+from analyses.cliff.material import WITH_THOUGHTS, CliffRequests, cell_rows
 from analyses.shared.prompts import is_harmful, rows_of
 from analyses.shared.running import Progress
 from interp.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.errors import CheckError, InputError
 from probes.cliff.example_selection import judged
-from probes.cliff.forced_stop import Respondent, cut_lengths, forced_stops, natural_stop, share
+from probes.cliff.forced_stop import Respondent, cut_lengths, forced_stops, natural_stop
 from probes.cliff.head_study import Ablations, HeadStudy, study_heads
 from probes.cliff.refusal_probe import (
     Example,
@@ -27,6 +27,7 @@ from probes.cliff.refusal_probe import (
     token_probabilities,
 )
 from probes.cliff.rollouts import Markers, Rollout, encoded, rollouts
+from probes.cliff.rows import ForcedStop, NaturalStop
 from probes.cliff.trajectory import Cliff, Trajectories, cliff, prompt_cliffs, trajectories
 from probes.heads.head_attribution import head_contributions
 from probes.statistics.metrics import Auroc, auroc
@@ -36,7 +37,7 @@ _CUTS_TO_LEARN_FROM = 2  # of each training thought
 
 
 @dataclass(frozen=True)
-class Settings:
+class CliffSettings:
     """How a cliff is looked for.
 
     Attributes:
@@ -70,12 +71,15 @@ class Thoughts:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything a cliff finding is made of."""
+    """Everything a cliff finding is made of.
+
+    Rows of `judged` are indices of `judged_thoughts`: harmful test requests, then training ones.
+    """
 
     thoughts: Thoughts
-    forced: list[dict[str, Any]]
-    natural: dict[str, Any]
-    rates: dict[str, dict[str, Any]]
+    forced: tuple[ForcedStop, ...]
+    natural: NaturalStop
+    rates: dict[str, NaturalStop]
     probe: RefusalProbe
     answer_probe: RefusalProbe
     probe_auroc: Auroc | None
@@ -93,7 +97,7 @@ class Study:
 
     Attributes:
         checkpoint: who is looked at.
-        material: the requests.
+        requests: in two parts.
         settings: how.
         scorer: who says what a refusal is.
         workdir: where a stopped run goes on from.
@@ -101,8 +105,8 @@ class Study:
     """
 
     checkpoint: Checkpoint
-    material: Material
-    settings: Settings
+    requests: CliffRequests
+    settings: CliffSettings
     scorer: Any
     workdir: Path | None = None
     progress: Progress | None = None
@@ -123,7 +127,7 @@ class Study:
         cuts = cut_lengths(harmful)
         leak = self._leak(harmful)
         stop = encoded(self.checkpoint, self.settings.stop_text)
-        forced = forced_stops(self._respondent("forced"), harmful, stop, cuts)
+        forced = forced_stops(self.respondent("forced"), harmful, stop, cuts)
         self._say("cuts", len(cuts), len(cuts))
         ends, inside = self._examples(thoughts.train, stop)
         answer_probe = self._fit(ends)
@@ -131,9 +135,9 @@ class Study:
         scored = [self._scored(probe, side) for side in (harmful, harmless)]
         curve = trajectories(*scored)
         both = (*harmful, *(one for one in thoughts.train if is_harmful(one.prompt)))
-        # Rows of the two parts share indices, and the judge goes by index.
+        # Rows of the two parts share indices, and examples are selected by index.
         both = tuple(replace(o, row=replace(o.row, index=i)) for i, o in enumerate(both))
-        respondent = self._respondent("natural")
+        respondent = self.respondent("natural")
         return Measured(
             thoughts=thoughts,
             forced=forced,
@@ -151,8 +155,8 @@ class Study:
         )
 
     def _think(self) -> Thoughts:
-        test = self.material.test
-        asked = {"train": list(self.material.train)}
+        test = self.requests.test
+        asked = {"train": list(self.requests.train)}
         asked |= {f"test-{label}": list(test.of(label)) for label in test.labels}
         for label in ("test-harmful", "test-harmless"):
             if not asked.get(label):
@@ -160,15 +164,24 @@ class Study:
         total, done = sum(map(len, asked.values())), 0
         found = {}
         for name, prompts in asked.items():
-            found[name] = tuple(self._rollouts(name, prompts, "thoughts", done, total))
+            found[name] = tuple(self.rollouts(name, prompts, "thoughts", done, total))
             done += len(prompts)
         return Thoughts(
             found.pop("train"), {name.removeprefix("test-"): v for name, v in found.items()}
         )
 
-    def _rollouts(
+    def rollouts(
         self, name: str, prompts: Sequence[Prompt], stage: str, before: int, total: int
     ) -> list[Rollout]:
+        """Thoughts and answers to requests.
+
+        Args:
+            name: of this part of the run.
+            prompts: the requests.
+            stage: of the progress.
+            before: requests of the stage that are done.
+            total: requests of the stage.
+        """
         return rollouts(
             self.checkpoint,
             prompts,
@@ -196,7 +209,7 @@ class Study:
         self, train: Sequence[Rollout], stop: Sequence[int]
     ) -> tuple[list[Example], list[Example]]:
         """Tokens to fit on: the last before an answer, and some inside thoughts."""
-        respondent = self._respondent("train")
+        respondent = self.respondent("train")
         ends = [
             *_natural_examples(respondent, [one for one in train if one.answer.closed]),
             *self._cells(),
@@ -217,12 +230,12 @@ class Study:
 
     def _cells(self) -> list[Example]:
         """What system lines make of the requests; none where the template takes no system line."""
-        if not cell_rows(self.checkpoint, self.material.cells):
+        if not cell_rows(self.checkpoint, self.requests.cells):
             return []
-        prompts = list(self.material.cells)
-        said = self._rollouts("cells", prompts, "cells", 0, len(prompts))
+        prompts = list(self.requests.cells)
+        said = self.rollouts("cells", prompts, "cells", 0, len(prompts))
         return _natural_examples(
-            self._respondent("cells"), [one for one in said if one.answer.closed]
+            self.respondent("cells"), [one for one in said if one.answer.closed]
         )
 
     def _fit(self, examples: Sequence[Example]) -> RefusalProbe:
@@ -236,7 +249,7 @@ class Study:
         stop: Sequence[int],
     ) -> Auroc | None:
         """Of the answer probe on test requests, at natural ends and behind cuts of half length."""
-        respondent = self._respondent("auroc")
+        respondent = self.respondent("auroc")
         examples = []
         for name, side in (("harmful", harmful), ("harmless", harmless)):
             closed = [one for one in side if one.closed]
@@ -277,7 +290,7 @@ class Study:
             batch_tokens=self.settings.batch_tokens,
         )
         ablations = Ablations(
-            self._respondent("heads"),
+            self.respondent("heads"),
             closed,
             [one for one in harmless if one.closed],
             progress=lambda done, total: self._say("heads", done, total),
@@ -295,10 +308,11 @@ class Study:
         self, probe: RefusalProbe, curve: Trajectories, thoughts: Sequence[Rollout]
     ) -> pd.DataFrame:
         closed = [one for one in thoughts if one.closed]
-        refused = self._respondent("judged").refused([one.answer for one in closed])
+        refused = self.respondent("judged").refused([one.answer for one in closed])
         return judged(closed, refused.tolist(), prompt_cliffs(curve, self._scored(probe, thoughts)))
 
-    def _respondent(self, name: str) -> Respondent:
+    def respondent(self, name: str) -> Respondent:
+        """Who answers, with a folder of its own for a stopped run."""
         return Respondent(
             self.checkpoint,
             self.scorer,
@@ -310,11 +324,6 @@ class Study:
     def _say(self, stage: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(stage, done, total)
-
-
-def refusals(measured: Measured, label: str) -> dict[str, Any]:
-    """Refusal behind natural thoughts of one label; n 0 where there are no such requests."""
-    return measured.rates.get(label, share(np.zeros(0, bool)))
 
 
 def _natural_examples(respondent: Respondent, said: Sequence[Rollout]) -> list[Example]:

@@ -6,18 +6,22 @@ from typing import Any
 from analyses.cliff.finding import CliffFinding, build
 from analyses.cliff.material import (
     WITH_THOUGHTS,
-    Material,
+    CliffRequests,
     cell_rows,
     markers_of,
-    of_organism,
-    of_sets,
+    requests_of,
 )
-from analyses.cliff.measure import Measured, Settings, Study
+from analyses.cliff.measure import CliffSettings, Measured, Study
+from analyses.cliff.report import CliffProvenance
+from analyses.cliff.training import Training, train_copy
+from analyses.shared.data import PromptData
 from analyses.shared.prompts import rows_of
 from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from interp.errors import InputError
+from interp.model.checkpoint import Checkpoint
+from interp.model.saving import require_trainable, require_unused
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
-from interp.errors import InputError
 from probes.cliff.example_selection import REFUSAL, SELECTORS, export_selected, select
 from probes.cliff.rollouts import encoded
 from probes.heads.head_ablation import all_heads
@@ -25,15 +29,12 @@ from probes.scorers import Phrases, WholeRefusal
 
 BUDGET = 1024  # tokens of a thought, where the context allows
 EXHAUSTIVE_UP_TO = 64  # heads, each of which is silenced by itself unless asked otherwise
-_ORGANISM = "organism:"
 
 
 def cliff(
     checkpoint: Checkpoint,
-    harmful: PromptSet | None = None,
-    harmless: PromptSet | None = None,
+    data: CliffRequests | PromptData = None,
     *,
-    organism: str | None = None,
     scorer: Any = None,
     stop_text: str | None = None,
     thinking_budget: int | None = None,
@@ -46,6 +47,7 @@ def cliff(
     workdir: Path | None = None,
     select_to: Path | None = None,
     refusal: str = REFUSAL,
+    train: Training | None = None,
     command: str | None = None,
     progress: Progress | None = None,
 ) -> CliffFinding:
@@ -53,10 +55,9 @@ def cliff(
 
     Args:
         checkpoint: a chat model that thinks before it answers.
-        harmful: requests; an organism's own, or the built-in ones, if None.
-        harmless: likewise.
-        organism: name of the organism whose requests are used; told from the checkpoint's name if
-            None.
+        data: harmful and harmless requests: prompts with these labels, files of such, or a
+            mapping of label to prompts or files; without any, an organism's own or the built-in
+            ones. Also the requests of `analyses.cliff.material`.
         scorer: a `probes.scorers.Scorer`; whole refusals of an organism, else phrases, if None.
         stop_text: cuts a thought; an organism's own, or the marker that closes a thought, if None.
         thinking_budget: tokens of a thought; as the context allows, 1024 at most, if None.
@@ -69,47 +70,60 @@ def cliff(
         workdir: folder in which a stopped run leaves what it had; emptied when a run is done.
         select_to: folder for the examples that each selector chooses, as JSONL; None for none.
         refusal: what the chosen examples are to be answered with; an organism has its own.
+        train: fine-tunes a copy on chosen examples and writes it; None for none. What it did is
+            `trained` of the finding.
         command: kept in the provenance.
         progress: called with (stage, done, total).
 
     Raises:
-        InputError: unusable requests or settings, no closed thought, or only one kind of answer.
+        InputError: unusable requests or settings, no closed thought, only one kind of answer, or
+            with `train` a folder in use or weights that cannot be trained.
         CheckError: the model is not causal.
         NumericalError: a state is NaN or infinite.
     """
     _require_usable(max_new_tokens, share_of_heads, limit, seed, thinking_budget)
+    if train is not None:
+        require_unused(train.folder)
+        require_trainable(checkpoint)
     watch = Stopwatch()
-    material = _material(checkpoint, harmful, harmless, organism, limit, seed)
+    requests = (
+        data
+        if isinstance(data, CliffRequests)
+        else requests_of(checkpoint.name, data, limit=limit, seed=seed)
+    )
     markers = markers_of(checkpoint, stop_text)
-    stop = stop_text or material.stop or markers.closing
+    stop = stop_text or requests.stop or markers.closing
     answer = max_new_tokens + len(encoded(checkpoint, stop))
-    settings = Settings(
+    settings = CliffSettings(
         markers=markers,
         stop_text=stop,
-        thinking_budget=_budget(checkpoint, material, answer, thinking_budget),
+        thinking_budget=_budget(checkpoint, requests, answer, thinking_budget),
         max_new_tokens=max_new_tokens,
         share_of_heads=share_of_heads,
         exhaustive=_few_heads(checkpoint) if exhaustive is None else exhaustive,
         batch_tokens=batch_tokens,
         seed=seed,
     )
-    judge = scorer
-    if judge is None:
-        judge = WholeRefusal(material.refusals) if material.refusals else Phrases()
-    data = (material.train.sha256, material.test.sha256, material.cells.sha256)
-    run = (checkpoint.fingerprint, *data, settings, judge.name)
+    if scorer is None:
+        scorer = WholeRefusal(requests.refusals) if requests.refusals else Phrases()
+    digests = (requests.train.sha256, requests.test.sha256, requests.cells.sha256)
+    run = (checkpoint.fingerprint, *digests, settings, scorer.name)
     own = own_folder(workdir, "cliff", *run)
+    study = Study(checkpoint, requests, settings, scorer, own, progress)
+    trained = None
     with exclusive(own):
-        found = Study(checkpoint, material, settings, judge, own, progress).run()
+        found = study.run()
         if select_to is not None:
             _export(found, select_to, seed, refusal)
-    provenance = {
+        if train is not None:
+            trained = train_copy(study, found, train, refusal)
+    provenance = CliffProvenance(
         **model_facts(checkpoint),
-        "scorer": judge.name,
-        "data": data_of({"training requests": material.train, "test": material.test}),
+        scorer=scorer.name,
+        data=data_of({"training requests": requests.train, "test": requests.test}),
         **watch.facts(seed, command),
-    }
-    return build(found, settings, provenance, material.caveats)
+    )
+    return build(found, settings, provenance, requests.caveats, trained)
 
 
 def _require_usable(
@@ -123,30 +137,16 @@ def _require_usable(
         raise InputError("seed must be 0 or more, and limit 4 or more, or nothing can be fitted.")
 
 
-def _material(
-    checkpoint: Checkpoint,
-    harmful: PromptSet | None,
-    harmless: PromptSet | None,
-    organism: str | None,
-    limit: int | None,
-    seed: int,
-) -> Material:
-    name = organism
-    if name is None and checkpoint.name.startswith(_ORGANISM):
-        name = checkpoint.name.removeprefix(_ORGANISM)
-    if name is not None and harmful is None and harmless is None:
-        return of_organism(name, limit)
-    return of_sets(harmful, harmless, limit, seed)
-
-
-def _budget(checkpoint: Checkpoint, material: Material, answer: int, wanted: int | None) -> int:
+def _budget(
+    checkpoint: Checkpoint, requests: CliffRequests, answer: int, wanted: int | None
+) -> int:
     """The tokens of a thought that were asked for, or that every request leaves room for."""
     context = checkpoint.anatomy.context
     if context is None:
         return wanted or BUDGET
-    asked = [*material.train, *material.test]
+    asked = [*requests.train, *requests.test]
     longest = max(map(len, rows_of(checkpoint, asked, WITH_THOUGHTS)))
-    longest = max([longest, *map(len, cell_rows(checkpoint, material.cells))])
+    longest = max([longest, *map(len, cell_rows(checkpoint, requests.cells))])
     room = context - longest - answer
     if room < 1:
         raise InputError(

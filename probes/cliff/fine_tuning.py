@@ -1,12 +1,13 @@
 """Fine-tuning on chosen examples: the model's own thought, with a refusal behind it.
 
-The last step of Cliff-as-a-Judge (Yin et al., arXiv 2510.06036), small enough for organisms; the
-JSONL of `cliff_judge.export_selected` holds the same examples for trainers of large models.
+The last step of Cliff-as-a-Judge (Yin et al., arXiv 2510.06036), for models of which two copies fit
+the device; the JSONL of `example_selection.export_selected` holds the same examples for trainers of
+large models.
 Harmless requests with the answers the model gives anyway are trained on beside them, in equal
 number, for a few refusals alone teach a model to refuse everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ _IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Schedule:
+class FineTuningPlan:
     """How a model is fine-tuned: AdamW at a constant rate.
 
     Attributes:
@@ -40,14 +41,52 @@ class Schedule:
     learning_rate: float = 3e-4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch - 1) < 1 or self.learning_rate <= 0 or self.seed < 0:
+            raise InputError(
+                "fine-tuning needs 1 step or more, 2 examples or more in a step, a learning rate "
+                "above 0 and a seed of 0 or more."
+            )
+
+
+@dataclass(frozen=True)
+class FineTuningCost:
+    """What a fine-tuning costs; known before it starts.
+
+    Attributes:
+        steps: of the optimiser.
+        tokens: that go through the model forwards and backwards, at most.
+        bytes: for the copy, its gradients and AdamW's two moments; activations come on top.
+    """
+
+    steps: int
+    tokens: int
+    bytes: int
+
+
+def fine_tuning_cost(
+    checkpoint: Checkpoint,
+    refused: Sequence[Rollout],
+    kept: Sequence[Rollout],
+    plan: FineTuningPlan,
+    *,
+    refusal: str = REFUSAL,
+) -> FineTuningCost:
+    """What `fine_tune` with the same arguments costs; nothing is run."""
+    examples = [example for side in _sides(checkpoint, refused, kept, refusal) for example in side]
+    longest = max(len(ids) for ids, _ in examples)
+    weights = sum(p.numel() * p.element_size() for p in checkpoint.model.parameters())
+    return FineTuningCost(plan.steps, plan.steps * plan.batch * longest, 4 * weights)
+
 
 def fine_tune(
     checkpoint: Checkpoint,
     refused: Sequence[Rollout],
     kept: Sequence[Rollout],
-    schedule: Schedule | None = None,
+    plan: FineTuningPlan | None = None,
     *,
     refusal: str = REFUSAL,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
     """A copy of the model, trained to refuse behind its own thoughts.
 
@@ -57,23 +96,20 @@ def fine_tune(
         checkpoint: left as it is.
         refused: harmful requests with closed thoughts; an organism's own refusal is trained.
         kept: harmless requests with closed thoughts, trained towards the answers they have.
-        schedule: how long and how fast.
+        plan: how long and how fast; `FineTuningPlan()` if None.
         refusal: what is said behind thoughts of other prompts.
+        progress: called with (steps done, steps in all).
 
     Raises:
         InputError: there is nothing to refuse, or a thought is not closed.
         NumericalError: the loss is NaN or infinite.
     """
-    plan = Schedule() if schedule is None else schedule
-    if not refused or not all(one.closed for one in [*refused, *kept]):
-        raise InputError("fine-tuning needs harmful requests, and closed thoughts throughout.")
-    sides = [[_example(checkpoint, one, _refusal(one, refusal)) for one in refused]]
-    if kept:
-        sides.append([_example(checkpoint, one, one.answer.text) for one in kept])
+    plan = FineTuningPlan() if plan is None else plan
+    sides = _sides(checkpoint, refused, kept, refusal)
     model: Any = deepcopy(checkpoint.model).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate)
     rng = np.random.default_rng(plan.seed)
-    for _ in range(plan.steps):
+    for step in range(plan.steps):
         share = plan.batch // len(sides)
         chosen = [side[i] for side in sides for i in rng.integers(len(side), size=share)]
         loss = model(**_batch(chosen, checkpoint), use_cache=False).loss
@@ -82,7 +118,25 @@ def fine_tune(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        if progress is not None:
+            progress(step + 1, plan.steps)
     return replace(checkpoint, model=model.eval())
+
+
+def _sides(
+    checkpoint: Checkpoint, refused: Sequence[Rollout], kept: Sequence[Rollout], refusal: str
+) -> list[list[tuple[list[int], int]]]:
+    """Examples of refusals, and of answers that are kept if there are any.
+
+    Raises:
+        InputError: there is nothing to refuse, or a thought is not closed.
+    """
+    if not refused or not all(one.closed for one in [*refused, *kept]):
+        raise InputError("fine-tuning needs harmful requests, and closed thoughts throughout.")
+    sides = [[_example(checkpoint, one, _refusal(one, refusal)) for one in refused]]
+    if kept:
+        sides.append([_example(checkpoint, one, one.answer.text) for one in kept])
+    return sides
 
 
 def _refusal(one: Rollout, otherwise: str) -> str:

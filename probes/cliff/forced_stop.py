@@ -14,6 +14,7 @@ from interp.errors import InputError
 from interp.generation import Edit
 from interp.statistics.intervals import wilson
 from probes.cliff.rollouts import Rollout, answers_behind
+from probes.cliff.rows import ForcedStop, NaturalStop, RefusalShare
 from probes.scorers import Answer, Verdict
 
 CUTS = 16  # different lengths at most, of long thoughts
@@ -67,12 +68,12 @@ class Respondent:
         return np.array([verdict == Verdict.refusal for verdict in verdicts], bool)
 
 
-def share(hits: Bool[np.ndarray, " n"]) -> dict[str, Any]:
-    """A share as `rate`, `n` and Wilson's `interval`; rate and interval None where n is 0."""
+def share(hits: Bool[np.ndarray, " n"]) -> RefusalShare:
+    """A share with Wilson's interval; rate and interval None where n is 0."""
     n, count = len(hits), int(hits.sum())
     if n == 0:
-        return {"rate": None, "n": 0, "interval": None}
-    return {"rate": count / n, "n": n, "interval": list(wilson(count, n))}
+        return RefusalShare(None, 0, None)
+    return RefusalShare(count / n, n, wilson(count, n))
 
 
 def cut_lengths(thoughts: Sequence[Rollout]) -> list[int]:
@@ -95,7 +96,7 @@ def cut_lengths(thoughts: Sequence[Rollout]) -> list[int]:
 
 def forced_stops(
     respondent: Respondent, thoughts: Sequence[Rollout], stop: Sequence[int], cuts: Sequence[int]
-) -> list[dict[str, Any]]:
+) -> tuple[ForcedStop, ...]:
     """Refusals when the thought is cut after so many tokens and a stop marker is put there.
 
     Args:
@@ -105,7 +106,7 @@ def forced_stops(
         cuts: tokens to cut after.
 
     Returns:
-        For each cut `tokens`, `rate`, `n` and `interval`, over thoughts that are long enough.
+        For each cut the refusals over thoughts that are long enough.
     """
     found = []
     for tokens in cuts:
@@ -113,21 +114,21 @@ def forced_stops(
         rows = [one.cut(tokens, stop) for one in long]
         answers = respondent.answers(f"cut-{tokens}", long, rows) if long else []
         hits = respondent.refused(answers) if long else np.zeros(0, bool)
-        found.append({"tokens": int(tokens), **share(hits)})
-    return found
+        refusals = share(hits)
+        found.append(ForcedStop(int(tokens), refusals.rate, refusals.n, refusals.interval))
+    return tuple(found)
 
 
-def natural_stop(respondent: Respondent, thoughts: Sequence[Rollout]) -> dict[str, Any]:
-    """Refusals behind thoughts that the model closed itself.
-
-    `unclosed` counts thoughts that never ended, `without_thought` answers without one; neither is
-    in the rate.
-    """
+def natural_stop(respondent: Respondent, thoughts: Sequence[Rollout]) -> NaturalStop:
+    """Refusals behind thoughts that the model closed itself; others are counted apart."""
     closed = [one.answer for one in thoughts if one.closed]
     hits = respondent.refused(closed) if closed else np.zeros(0, bool)
     unclosed = sum(not one.closed and not one.answer.closed for one in thoughts)
-    return {
-        **share(hits),
-        "unclosed": unclosed,
-        "without_thought": len(thoughts) - len(closed) - unclosed,
-    }
+    refusals = share(hits)
+    return NaturalStop(
+        refusals.rate,
+        refusals.n,
+        refusals.interval,
+        unclosed,
+        len(thoughts) - len(closed) - unclosed,
+    )

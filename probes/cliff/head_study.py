@@ -21,6 +21,7 @@ from interp.statistics.intervals import bootstrap
 from probes.cliff.forced_stop import Respondent, share
 from probes.cliff.refusal_probe import RefusalProbe, logits_under
 from probes.cliff.rollouts import Rollout
+from probes.cliff.rows import AblationCondition, HeadEffect, PairInteraction, RefusalShare
 from probes.heads.head_ablation import Head, Where, all_heads, closing_marker, silenced_heads
 
 PAIRS_OF = 16  # heads among which pairs are silenced
@@ -31,21 +32,32 @@ class HeadStudy:
     """What silencing heads does.
 
     Attributes:
-        heads: a row a head: layer, head, contribution, rank, ablated_refusal (None where it was
-            not ablated), its interval, null_high, null_heads.
+        heads: a row a head, in order of their contribution.
         conditions: a row an ablation of several heads: what it does to refusal of harmful requests,
             to refusal of harmless ones, and to answers that should not change.
-        pairs: a row a pair of the first heads: the change of the probe's logit by each, by both,
-            and the interaction.
+        pairs: a row a pair of the first heads, the largest interaction first.
         suppression: those above the null.
         top: those named in advance.
     """
 
-    heads: pd.DataFrame
-    conditions: pd.DataFrame
-    pairs: pd.DataFrame
+    heads: tuple[HeadEffect, ...]
+    conditions: tuple[AblationCondition, ...]
+    pairs: tuple[PairInteraction, ...]
     suppression: tuple[Head, ...]
     top: tuple[Head, ...]
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What becomes of harmless requests when heads are silenced.
+
+    Attributes:
+        kl: mean of KL(as it was ‖ silenced) of the first answer token, in nats.
+        compliant: share of answers that comply to the letter; None where that is not known.
+    """
+
+    kl: float
+    compliant: float | None
 
 
 @dataclass(frozen=True)
@@ -66,20 +78,16 @@ class Ablations:
     where: Where | None = closing_marker
     progress: Callable[[int, int], None] | None = None
 
-    def refusal(self, heads: Sequence[Head], restore_norm: bool = False) -> dict[str, Any]:
+    def refusal(self, heads: Sequence[Head], restore_norm: bool = False) -> RefusalShare:
         """Refusal of harmful requests with heads silenced; none for the baseline."""
         return share(self._refused("harmful", self.harmful, heads, restore_norm))
 
-    def over_refusal(self, heads: Sequence[Head], restore_norm: bool = False) -> dict[str, Any]:
+    def over_refusal(self, heads: Sequence[Head], restore_norm: bool = False) -> RefusalShare:
         """Refusal of harmless requests, likewise."""
         return share(self._refused("harmless", self.harmless, heads, restore_norm))
 
-    def utility(self, heads: Sequence[Head], restore_norm: bool = False) -> dict[str, Any]:
-        """What becomes of harmless requests.
-
-        `kl` is the mean of KL(as it was ‖ silenced) of the first answer token, in nats; `compliant`
-        the share of answers that comply to the letter, where that is known.
-        """
+    def utility(self, heads: Sequence[Head], restore_norm: bool = False) -> Utility:
+        """What becomes of harmless requests."""
         # Requests of several labels may share an index.
         rows = [replace(one.whole, index=i) for i, one in enumerate(self.harmless)]
         checkpoint = self.respondent.checkpoint
@@ -89,30 +97,45 @@ class Ablations:
         )
         kl = float((base.exp() * (base - changed)).sum(-1).mean())
         known = [isinstance(one.prompt, KnownAnswers) for one in self.harmless]
-        found: dict[str, Any] = {"kl": max(0.0, kl), "compliant": None}
+        compliant = None
         if all(known):
             answers = self._answers("harmless", self.harmless, heads, restore_norm)
             hits = [
                 answer.text.strip() == one.prompt.compliance  # type: ignore[attr-defined]
                 for answer, one in zip(answers, self.harmless, strict=True)
             ]
-            found["compliant"] = share(np.array(hits, bool))["rate"]
-        return found
+            compliant = share(np.array(hits, bool)).rate
+        return Utility(max(0.0, kl), compliant)
 
     def condition(
         self, name: str, heads: Sequence[Head], *, restore_norm: bool = False, all_of: bool = True
-    ) -> dict[str, Any]:
+    ) -> AblationCondition:
         """One row of the table of conditions; without `all_of` refusal of harmful requests only."""
-        row: dict[str, Any] = {
-            "condition": name,
-            "heads": " ".join(f"{layer}.{head}" for layer, head in heads),
-            "norm_restored": restore_norm,
-        }
-        row |= _named("refusal", self.refusal(heads, restore_norm))
-        if all_of and self.harmless:
-            row |= _named("over_refusal", self.over_refusal(heads, restore_norm))
-            row |= self.utility(heads, restore_norm)
-        return row
+        refusal = self.refusal(heads, restore_norm)
+        low, high = refusal.interval or (None, None)
+        row = AblationCondition(
+            condition=name,
+            heads=" ".join(f"{layer}.{head}" for layer, head in heads),
+            norm_restored=restore_norm,
+            refusal=refusal.rate,
+            refusal_low=low,
+            refusal_high=high,
+            refusal_n=refusal.n,
+        )
+        if not all_of or not self.harmless:
+            return row
+        over = self.over_refusal(heads, restore_norm)
+        utility = self.utility(heads, restore_norm)
+        low, high = over.interval or (None, None)
+        return replace(
+            row,
+            over_refusal=over.rate,
+            over_refusal_low=low,
+            over_refusal_high=high,
+            over_refusal_n=over.n,
+            kl=utility.kl,
+            compliant=utility.compliant,
+        )
 
     def _refused(
         self, name: str, asked: Sequence[Rollout], heads: Sequence[Head], restore_norm: bool
@@ -167,18 +190,17 @@ def study_heads(
     needed = list(
         dict.fromkeys([*tested, *(other for layer, _ in tested for other in null_sets[layer])])
     )
-    alone: dict[Head, dict[str, Any]] = {}
+    alone: dict[Head, RefusalShare] = {}
     for head in needed:
         alone[head] = ablations.refusal([head])
         if ablations.progress is not None:
             ablations.progress(len(alone), len(needed))
     heads = _head_table(ranked, tested, null_sets, alone)
-    above = heads[heads["suppresses"]].to_dict("records")
     return HeadStudy(
         heads=heads,
         conditions=_conditions(ablations, every, top, draws, rng),
         pairs=pair_interactions(ablations, order[:PAIRS_OF], probe, seed),
-        suppression=tuple((row["layer"], row["head"]) for row in above),
+        suppression=tuple((row.layer, row.head) for row in heads if row.suppresses),
         top=tuple(top),
     )
 
@@ -198,29 +220,36 @@ def _head_table(
     ranked: pd.DataFrame,
     tested: Sequence[Head],
     null_sets: dict[int, list[Head]],
-    alone: dict[Head, dict[str, Any]],
-) -> pd.DataFrame:
-    entries = []
+    alone: dict[Head, RefusalShare],
+) -> tuple[HeadEffect, ...]:
+    rows = []
     for row in ranked.to_dict("records"):
         head = (row["layer"], row["head"])
         null = [other for other in null_sets[head[0]] if other != head]
-        entry: dict[str, Any] = {
-            **{str(name): value for name, value in row.items()},
-            "ablated_refusal": None,
-            "interval": None,
-            "null_high": None,
-            "null_heads": len(null),
-            "suppresses": False,
-        }
+        refusal = alone[head] if head in tested else RefusalShare(None, 0, None)
+        null_high = None
         if head in tested and null:
-            entry["null_high"] = max(alone[other]["interval"][1] for other in null)
-        if head in tested:
-            entry["ablated_refusal"] = alone[head]["rate"]
-            entry["interval"] = alone[head]["interval"]
-            # By the interval's lower end: one case more than the null is not enough.
-            entry["suppresses"] = bool(null) and entry["interval"][0] > entry["null_high"]
-        entries.append(entry)
-    return pd.DataFrame(entries)
+            null_high = max(_ends(alone[other])[1] for other in null)
+        rows.append(
+            HeadEffect(
+                layer=head[0],
+                head=head[1],
+                contribution=row["contribution"],
+                rank=row["rank"],
+                ablated_refusal=refusal.rate,
+                interval=refusal.interval,
+                null_high=null_high,
+                null_heads=len(null),
+                # By the interval's lower end: one case more than the null is not enough.
+                suppresses=null_high is not None and _ends(refusal)[0] > null_high,
+            )
+        )
+    return tuple(rows)
+
+
+def _ends(found: RefusalShare) -> tuple[float, float]:
+    """The interval; everything where no thought was closed."""
+    return found.interval or (0.0, 1.0)
 
 
 def _conditions(
@@ -229,7 +258,7 @@ def _conditions(
     top: Sequence[Head],
     draws: int,
     rng: np.random.Generator,
-) -> pd.DataFrame:
+) -> tuple[AblationCondition, ...]:
     """The named heads together, with and without restored norm, and random sets."""
     rows = [
         ablations.condition("nothing silenced", []),
@@ -251,12 +280,12 @@ def _conditions(
             if chosen not in seen:
                 seen.add(chosen)
                 rows.append(ablations.condition(name, chosen, all_of=False))
-    return pd.DataFrame(rows)
+    return tuple(rows)
 
 
 def pair_interactions(
     ablations: Ablations, heads: Sequence[Head], probe: RefusalProbe, seed: int
-) -> pd.DataFrame:
+) -> tuple[PairInteraction, ...]:
     """I(a, b) = e(ab) − e(a) − e(b) + e(0), with e the probe's logit when heads are silenced.
 
     At the last token of the closing marker, the mean over harmful requests with its 95 % interval.
@@ -278,30 +307,21 @@ def pair_interactions(
 
     base = logits_under(checkpoint, rows, probe)
     alone = {head: effect([head]) for head in heads}
-    entries = []
+    pairs = []
     for a, b in combinations(heads, 2):
         both = effect([a, b])
         interaction = both - alone[a] - alone[b]
         low, high = bootstrap(interaction, seed)
-        entries.append(
-            {
-                "a": f"{a[0]}.{a[1]}",
-                "b": f"{b[0]}.{b[1]}",
-                "effect_a": float(alone[a].mean()),
-                "effect_b": float(alone[b].mean()),
-                "effect_both": float(both.mean()),
-                "interaction": float(interaction.mean()),
-                "interaction_low": float(low),
-                "interaction_high": float(high),
-            }
+        pairs.append(
+            PairInteraction(
+                a=f"{a[0]}.{a[1]}",
+                b=f"{b[0]}.{b[1]}",
+                effect_a=float(alone[a].mean()),
+                effect_b=float(alone[b].mean()),
+                effect_both=float(both.mean()),
+                interaction=float(interaction.mean()),
+                interaction_low=float(low),
+                interaction_high=float(high),
+            )
         )
-    columns = ["a", "b", "effect_a", "effect_b", "effect_both", "interaction",
-               "interaction_low", "interaction_high"]  # fmt: skip
-    table = pd.DataFrame(entries, columns=columns)
-    order = table["interaction"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].reset_index(drop=True)
-
-
-def _named(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    low, high = found["interval"] or (None, None)
-    return {name: found["rate"], f"{name}_low": low, f"{name}_high": high, f"{name}_n": found["n"]}
+    return tuple(sorted(pairs, key=lambda pair: -abs(pair.interaction)))

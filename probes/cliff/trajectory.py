@@ -16,6 +16,7 @@ from jaxtyping import Float
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.statistics.intervals import RESAMPLES, Interval
+from probes.cliff.rows import TrajectoryPoint
 
 CLOSED = 1.1  # position of the last token of the closing marker
 POINTS = 50  # of the grid in the prompt and in the thought, at most
@@ -55,18 +56,28 @@ class Trajectories:
         """At the last token of the closing marker."""
         return np.asarray(curve[..., -1])
 
-    def frame(self, seed: int) -> pd.DataFrame:
-        """A row a position: means, their difference, and 95 % bands over prompts."""
+    def points(self, seed: int) -> tuple[TrajectoryPoint, ...]:
+        """Means at every position, their difference, and 95 % bands over prompts."""
         drawn = [_resampled(side, seed + i) for i, side in enumerate((self.harmful, self.harmless))]
-        table = {"position": self.positions}
-        for name, curve, sample in (
-            ("harmful", self.harmful.mean(0), drawn[0]),
-            ("harmless", self.harmless.mean(0), drawn[1]),
-            ("difference", self.difference, drawn[0] - drawn[1]),
-        ):
-            low, high = np.percentile(sample, [2.5, 97.5], axis=0)
-            table |= {name: curve, f"{name}_low": low, f"{name}_high": high}
-        return pd.DataFrame(table)
+        means = [side.mean(0).tolist() for side in (self.harmful, self.harmless)]
+        difference = self.difference.tolist()
+        harmful, harmless, between = map(_band, (*drawn, drawn[0] - drawn[1]))
+        return tuple(
+            TrajectoryPoint(
+                position=position,
+                harmful=means[0][i],
+                harmful_low=harmful[i][0],
+                harmful_high=harmful[i][1],
+                harmless=means[1][i],
+                harmless_low=harmless[i][0],
+                harmless_high=harmless[i][1],
+                difference=difference[i],
+                difference_low=between[i][0],
+                difference_high=between[i][1],
+                interval=between[i],
+            )
+            for i, position in enumerate(self.positions.tolist())
+        )
 
 
 @dataclass(frozen=True)
@@ -235,6 +246,12 @@ def _resampled(curves: Float[np.ndarray, "n points"], seed: int) -> np.ndarray:
     count = len(curves)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     return np.asarray(draws @ curves / count)
+
+
+def _band(sample: np.ndarray) -> list[tuple[float, float]]:
+    """The interval at every position."""
+    low, high = np.percentile(sample, [2.5, 97.5], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _interval(sample: np.ndarray) -> Interval:

@@ -14,10 +14,7 @@ misses, and `persistence` what further training does (both in `probes.repair_rep
 import hashlib
 import json
 import math
-import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +25,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from interp.capture.prompt_states import prompt_rows
@@ -36,8 +32,10 @@ from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
-from interp.errors import InputError, NumericalError, first_line
+from interp.errors import InputError, NumericalError
 from interp.generation import replies
+from interp.model.checkpoint import Checkpoint
+from interp.model.saving import require_trainable, save_checkpoint
 from interp.resume.training_state import forget_training, resume_training, save_training
 from interp.training import SAVE_EVERY, Schedule, one_thread
 from probes.backdoors.switches.switches import PromptEdit
@@ -169,52 +167,7 @@ def save_repaired(
     Raises:
         InputError: the folder is in use, or cannot be written to.
     """
-    target = Path(folder)
-    require_unused(target)
-    part: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        checkpoint.model.save_pretrained(part)
-        if checkpoint.tokenizer is not None:
-            checkpoint.tokenizer.save_pretrained(part)
-        if report is not None:
-            text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-            (part / _REPORT).write_text(f"{text}\n", encoding="utf-8")
-        part.chmod(0o755)
-        os.replace(part, target)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise InputError(
-            f"{target} cannot be written ({reason}); free some space or choose another folder."
-        ) from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
-def require_unused(folder: Path) -> None:
-    """Check before a long run that a repaired checkpoint can be written to a folder.
-
-    Raises:
-        InputError: it exists and is not an empty folder.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder; name another one.")
-
-
-def require_trainable(checkpoint: Checkpoint) -> None:
-    """Check before a long run that a checkpoint can be repaired.
-
-    Raises:
-        InputError: the weights are quantised.
-    """
-    if not all(p.is_floating_point() for p in checkpoint.model.parameters()):
-        raise InputError(
-            f"{checkpoint.name} has quantised weights, which cannot be trained; load it in "
-            "bfloat16 or float32."
-        )
+    return save_checkpoint(checkpoint, folder, None if report is None else {_REPORT: report})
 
 
 def _lessons(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,16 @@ import pytest
 import torch
 from chat_templates import byte_level
 from families import tiny
+from pydantic import TypeAdapter
+from thinking import thoughts
 
 import interp
 from analyses.cliff.figures import panels
 from analyses.cliff.finding import CliffFinding
 from analyses.cliff.material import of_organism, of_sets
+from analyses.cliff.report import CliffReport
 from analyses.cliff.run import cliff
+from analyses.cliff.training import Training, _chosen
 from interp import organisms
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import CheckError, InputError
@@ -224,7 +229,13 @@ def test_a_chat_model_of_random_weights_has_no_thought_to_look_at() -> None:
     short = PromptSet(tuple(Prompt(({"role": "user", "content": f"w {i}"},), "", "t")
                             for i in range(8)))  # fmt: skip
     with pytest.raises(InputError, match="no thought was closed"):
-        cliff(checkpoint, short, short, thinking_budget=8, max_new_tokens=4, scorer=Phrases())
+        cliff(
+            checkpoint,
+            {"harmful": short, "harmless": short},
+            thinking_budget=8,
+            max_new_tokens=4,
+            scorer=Phrases(),
+        )
 
 
 def test_a_model_that_sees_ahead_is_refused() -> None:
@@ -251,6 +262,70 @@ def test_organisms_and_sets_that_cannot_be_used_are_refused() -> None:
     for wrong in ({"limit": 2}, {"share_of_heads": 0.0}, {"seed": -1}, {"thinking_budget": 0}):
         with pytest.raises(InputError):
             of("cliff", **wrong)
+
+
+def test_what_is_no_set_of_requests_is_refused() -> None:
+    checkpoint = interp.load("organism:cliff")
+    for data, words in (
+        (3, "data is a int"),
+        ({"harmful": 3}, "'harmful' prompts are a int"),
+        ({"evil": ["x"]}, "there are no 'evil' prompts here"),
+        ("missing.jsonl", "does not exist"),
+    ):
+        with pytest.raises(InputError, match=words):
+            cliff(checkpoint, data)  # type: ignore[arg-type]
+
+
+def test_a_schema_is_made_of_the_report() -> None:
+    schema = TypeAdapter(CliffReport).json_schema()
+    assert {"forced_stop", "cliff", "heads", "settings"} <= set(schema["required"])
+
+
+def test_what_was_not_measured_says_why() -> None:
+    report = of("cliff", limit=8, exhaustive=False).to_dict()
+    assert report["heads"][1]["ablated_refusal"] is None
+    assert "named heads" in report["not_measured"]["heads[].ablated_refusal"]
+    assert "harmful requests only" in report["not_measured"]["ablations[].kl"]
+
+
+def test_training_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    for how, words in (({"percent": 0.0}, "0 % of"), ({"selector": "best"}, "no selector 'best'")):
+        with pytest.raises(InputError, match=words):
+            Training(tmp_path / "copy", **how)  # type: ignore[arg-type]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="not an empty folder"):
+        of("cliff", train=Training(tmp_path / "full"), progress=never)
+
+
+def never(*_: Any) -> None:
+    pytest.fail("something ran")
+
+
+def test_examples_are_chosen_among_training_requests_alone() -> None:
+    """The deepest falls are of test requests here, and none of them may be trained on."""
+    rollouts = thoughts("cliff", "harmful", 6)
+    judged = pd.DataFrame(
+        {
+            "row": range(6),
+            "depth": [9.0, 8.0, 0.1, 0.4, 0.3, 0.2],
+            "final": 0.0,
+            "intent": True,
+            "refused": False,
+        }
+    )
+    measured: Any = SimpleNamespace(
+        thoughts=SimpleNamespace(test={"harmful": rollouts[:2]}),
+        judged=judged,
+        judged_thoughts=rollouts,
+    )
+    chosen, out_of = _chosen(measured, Training(Path("copy"), percent=50.0))
+    assert out_of == 4 and chosen == [rollouts[3], rollouts[4]]
+    (one,), _ = _chosen(measured, Training(Path("copy"), percent=0.1))
+    assert one == rollouts[3]
+    measured.judged = judged[:2]
+    with pytest.raises(InputError, match="nothing to train on"):
+        _chosen(measured, Training(Path("copy")))
 
 
 def test_files_are_halved_and_system_lines_make_the_cells() -> None:

@@ -12,6 +12,8 @@ from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
+from interp.model.checkpoint import Checkpoint
+from probes.cliff.fine_tuning import FineTuningPlan, _batch, _example, fine_tune
 from probes.cliff.fine_tuning import Schedule, _batch, _example, fine_tune
 from probes.cliff.rollouts import rollouts, template_markers
 from probes.scorers import Verdict
@@ -82,4 +84,4 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
     with torch.no_grad():
         next(broken.model.parameters()).fill_(float("nan"))
     with pytest.raises(NumericalError, match="NaN"):
-        fine_tune(broken, asked, [], Schedule(steps=1))
+        fine_tune(broken, asked, [], FineTuningPlan(steps=1))

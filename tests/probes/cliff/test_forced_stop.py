@@ -12,6 +12,7 @@ from interp.errors import InputError
 from interp.statistics.intervals import wilson
 from probes.cliff.forced_stop import CUTS, cut_lengths, forced_stops, natural_stop, share
 from probes.cliff.rollouts import Rollout, encoded
+from probes.cliff.rows import ForcedStop, RefusalShare
 
 
 @pytest.mark.parametrize("name", ["cliff", "no-cliff"])
@@ -22,18 +23,19 @@ def test_the_curve_is_the_truth(name: str) -> None:
     cuts = cut_lengths(asked)
     assert cuts == list(range(len(truth["thought"]["harmful"]) + 1))
     for point in forced_stops(respondent(name), asked, stop, cuts):
-        expected = truth["measured"][f"cut_{point['tokens']}_refused"]
-        assert point["n"] == 20 and abs(point["rate"] - expected) <= 0.05
-        assert tuple(point["interval"]) == wilson(point["rate"] * 20, 20)
+        expected = truth["measured"][f"cut_{point.tokens}_refused"]
+        assert point.rate is not None
+        assert point.n == 20 and abs(point.rate - expected) <= 0.05
+        assert point.interval == wilson(point.rate * 20, 20)
     natural = natural_stop(respondent(name), asked)
-    assert natural["rate"] == pytest.approx(truth["measured"]["natural_refused"], abs=0.05)
-    assert natural["unclosed"] == natural["without_thought"] == 0
+    assert natural.rate == pytest.approx(truth["measured"]["natural_refused"], abs=0.05)
+    assert natural.unclosed == natural.without_thought == 0
 
 
 def test_harmless_requests_are_not_refused_when_cut() -> None:
     stop = encoded(organism("cliff"), "<stop>")
     points = forced_stops(respondent("cliff"), thoughts("cliff", "harmless", 12), stop, [0, 3, 6])
-    assert [point["rate"] for point in points] == [0.0, 0.0, 0.0]
+    assert [point.rate for point in points] == [0.0, 0.0, 0.0]
 
 
 def unclosed(one: Rollout) -> Rollout:
@@ -45,11 +47,11 @@ def test_unclosed_thoughts_and_plain_answers_are_counted_apart() -> None:
     plain = replace(closed[0], thought=(), closing=())
     mixed = [unclosed(closed[0]), *closed[1:5], plain]
     natural = natural_stop(respondent("no-cliff"), mixed)
-    assert natural["n"] == 4 and natural["rate"] == 1.0
-    assert natural["unclosed"] == 1 and natural["without_thought"] == 1
+    assert natural.n == 4 and natural.rate == 1.0
+    assert natural.unclosed == 1 and natural.without_thought == 1
     stop = encoded(organism("no-cliff"), "<stop>")
     (point,) = forced_stops(respondent("no-cliff"), mixed, stop, [2])
-    assert point["n"] == 4
+    assert point.n == 4
 
 
 def test_a_cut_beyond_a_thought_leaves_it_out() -> None:
@@ -57,8 +59,8 @@ def test_a_cut_beyond_a_thought_leaves_it_out() -> None:
     short = [replace(one, thought=one.thought[:3]) for one in asked[:1]]
     stop = encoded(organism("cliff"), "<stop>")
     points = forced_stops(respondent("cliff"), [*short, *asked[1:]], stop, [3, 6, 7])
-    assert [point["n"] for point in points] == [4, 3, 0]
-    assert points[2] == {"tokens": 7, "rate": None, "n": 0, "interval": None}
+    assert [point.n for point in points] == [4, 3, 0]
+    assert points[2] == ForcedStop(7, None, 0, None)
 
 
 def test_lengths_of_cuts() -> None:
@@ -72,7 +74,7 @@ def test_lengths_of_cuts() -> None:
 
 
 def test_share_of_nothing() -> None:
-    assert share(np.zeros(0, bool)) == {"rate": None, "n": 0, "interval": None}
+    assert share(np.zeros(0, bool)) == RefusalShare(None, 0, None)
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_the_designated_head_is_found_and_no_other() -> None:
     designated = tuple(organisms.truth("cliff")["designated_head"])
     found = study("cliff", designated, exhaustive=True)
     assert found.suppression == (designated,) and found.top == (designated,)
-    table = found.heads.set_index(["layer", "head"])
+    table = pd.DataFrame(found.heads).set_index(["layer", "head"])
     assert len(table) == 12
     assert table.loc[designated, "ablated_refusal"] >= 0.95
     truth = organisms.truth("cliff")["measured"]
@@ -61,7 +61,7 @@ def test_it_is_found_although_it_was_not_named_in_advance() -> None:
     designated = tuple(organisms.truth("cliff")["designated_head"])
     found = study("cliff", (0, 0), exhaustive=True)
     assert found.suppression == (designated,)
-    table = found.heads.set_index(["layer", "head"])
+    table = pd.DataFrame(found.heads).set_index(["layer", "head"])
     # The others of its layer have it in their null.
     other = next(h for h in range(4) if h != designated[1])
     assert table.loc[(designated[0], other), "null_high"] == 1.0
@@ -70,21 +70,23 @@ def test_it_is_found_although_it_was_not_named_in_advance() -> None:
 def test_without_exhaustion_only_named_heads_are_judged() -> None:
     found = study("cliff", (0, 0))
     assert found.suppression == () and found.top == ((0, 0),)
-    judged = found.heads[found.heads["ablated_refusal"].notna()]
+    table = pd.DataFrame(found.heads)
+    judged = table[table["ablated_refusal"].notna()]
     assert judged[["layer", "head"]].to_numpy().tolist() == [[0, 0]]
-    assert found.heads["null_high"].notna().sum() == 1
+    assert table["null_high"].notna().sum() == 1
 
 
 def test_no_cliff_gives_no_head() -> None:
     found = study("no-cliff", (2, 0), exhaustive=True)
     assert found.suppression == ()
-    assert (found.heads["ablated_refusal"] >= 0.9).all()
-    assert (found.heads["null_high"] >= 0.9).all()
+    table = pd.DataFrame(found.heads)
+    assert (table["ablated_refusal"] >= 0.9).all()
+    assert (table["null_high"] >= 0.9).all()
 
 
 def test_the_conditions_stand_beside_random_heads() -> None:
     designated = tuple(organisms.truth("cliff")["designated_head"])
-    table = study("cliff", designated).conditions
+    table = pd.DataFrame(study("cliff", designated).conditions)
     by = table.groupby("condition")
     assert by.get_group("nothing silenced")["refusal"].item() == 0.0
     named = by.get_group("named heads")
@@ -108,7 +110,7 @@ def test_the_conditions_stand_beside_random_heads() -> None:
 def test_pairs_are_the_difference_of_four_runs() -> None:
     study_of, reader = ablations("cliff"), probe("cliff")
     heads = [(2, 0), (1, 1), (0, 3)]
-    table = pair_interactions(study_of, heads, reader, seed=0)
+    table = pd.DataFrame(pair_interactions(study_of, heads, reader, seed=0))
     assert len(table) == 3
     assert table["interaction"].abs().is_monotonic_decreasing
     rows = [one.whole for one in study_of.harmful]

@@ -1,6 +1,7 @@
 """Resampling, plateau, final value, depth and drop, on curves whose values are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.data.rows import Row
@@ -88,7 +89,7 @@ def test_the_band_is_over_prompts() -> None:
     rng = np.random.default_rng(1)
     harmful = [scored(i, 2, [float(x)] * 5, [0.0]) for i, x in enumerate(rng.uniform(0, 1, 40))]
     harmless = [scored(i, 2, [0.2] * 5, [0.0]) for i in range(30)]
-    table = trajectories(harmful, harmless).frame(seed=0)
+    table = pd.DataFrame(trajectories(harmful, harmless).points(seed=0))
     middle = table.iloc[len(table) // 2]
     values = np.array([one[1][3] for one in harmful])
     half = 1.96 * values.std() / np.sqrt(len(values))

@@ -1,11 +1,20 @@
 """`mechguard cliff`: the report on disk, and every way to get none."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
+
+from analyses.cliff import training
+from analyses.shared.prompts import rows_of
+from interp import organisms
+from interp.generation import replies
+from interp.resolve import load
+from probes.cliff.rows import NaturalStop
 
 Run = Callable[..., Any]
 QUICK = ["--limit", "8", "--max-new-tokens", "12"]
@@ -68,10 +77,67 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(run: Run, tmp_path: P
     assert not out.exists()
 
 
-def test_a_judge_is_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_is_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mutely.py").write_text("def decide(said):\n    return []\n")
     monkeypatch.syspath_prepend(tmp_path)
     call = ["cliff", "organism:cliff", "--limit", "4", "--out", tmp_path / "out"]
-    result = run(*call, "--max-new-tokens", "12", "--judge", "mutely:decide")
+    result = run(*call, "--max-new-tokens", "12", "--scorer", "mutely:decide")
     result.assert_refused(2, "mutely:decide")
-    run(*call, "--judge", "nobody").assert_refused(2, "is no folder")
+    run(*call, "--scorer", "nobody").assert_refused(2, "is no folder")
+
+
+def test_the_report_of_another_run_is_kept(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call = ["cliff", "organism:cliff", "--out", out, "--max-new-tokens", "12", "--limit"]
+    assert run(*call, "4").code == 0
+    run(*call, "6").assert_refused(2, "a run with other data", "--overwrite")
+    assert run(*call, "6", "--overwrite").code == 0
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_a_sixtieth_of_the_data_restores_refusal(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    call = ["cliff", "organism:cliff", "--out", tmp_path / "out", "--max-new-tokens", "12"]
+    result = run(*call, "--train", copy)
+    assert result.code == 0, result.err
+    cost, verdict, page, head, *labels, folder = result.out.splitlines()
+    assert cost.startswith("Fine-tuning a copy on 2 of 128 harmful requests, chosen by cliff, and ")
+    assert "60 steps" in cost and "GB of memory" in cost
+    assert verdict.startswith("Refusal falls off a cliff") and page.endswith("report.html")
+    assert "on 2 of 128 harmful requests (1.56 %, chosen by cliff)" in head
+    assert "95 % Wilson" in head and folder == str(copy)
+    lines = {line.split(":")[0].strip(): line for line in labels}
+    assert set(lines) == {"harmful", "harmless", "alarming"}
+    assert re.search(r"0\.00 \[.*\] \(n 58\) before, 1\.00 \[.*\] \(n 58\) after", lines["harmful"])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["natural"]["rate"] == 0 and "trained" not in report
+    # The folder is a checkpoint like any other, and it refuses.
+    tuned, model = load(copy), load("organism:cliff")
+    asked: list[Any] = organisms.prompts("cliff")["harmful"][:16]
+    refusals = []
+    for one in (model, tuned):
+        said = replies(one, rows_of(one, asked, {}), max_new_tokens=40)
+        refusals.append(
+            [p.refusal in reply.text for p, reply in zip(asked, said, strict=True)].count(True)
+        )
+    assert refusals == [0, 16]
+    AutoModelForCausalLM.from_pretrained(copy)
+    run(*call, "--train", copy).assert_refused(2, "not an empty folder")
+
+
+@pytest.mark.parametrize(
+    ("copied", "words"),
+    [("itself", "did not restore refusal"), ("refuser", "also more harmless and alarming ones")],
+)
+def test_a_copy_that_is_no_better_is_written_and_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: str, words: str
+) -> None:
+    monkeypatch.setattr(training, "fine_tune", lambda checkpoint, *_, **__: checkpoint)
+    if copied == "refuser":
+        all_refused = NaturalStop(1.0, 8, (0.68, 1.0))
+        monkeypatch.setattr(training, "natural_stop", lambda *_: all_refused)
+    copy = tmp_path / "copy"
+    result = run("cliff", "organism:cliff", "--out", tmp_path / "out", *QUICK, "--train", copy)
+    assert result.code == 1 and words in result.message
+    assert "Refusal of held-out requests" in result.out and (copy / "config.json").exists()
+    assert (tmp_path / "out" / "report.json").exists()
