@@ -7,6 +7,7 @@ from analyses.shared.analysis import Analysis, ReportInputs, no_chat_template
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analyses.backdoor.report import BackdoorReport
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
 
@@ -23,18 +24,21 @@ def _drawing() -> "Drawing":
     return DRAWING
 
 
-def _in_report(inputs: ReportInputs) -> "Finding":
-    from analyses.backdoor.material import of_organism, of_sets
-    from analyses.backdoor.run import backdoor
-    from analyses.shared.data import organism_of
+def _report() -> "type[BackdoorReport]":
+    from analyses.backdoor.report import BackdoorReport
 
-    harmful, harmless = (inputs.prompts.get(label) for label in ("harmful", "harmless"))
-    organism = organism_of(inputs.checkpoint.name)
-    own = organism is not None and harmful is None and harmless is None
+    return BackdoorReport
+
+
+def _in_report(inputs: ReportInputs) -> "Finding":
+    from analyses.backdoor.material import LABELS
+    from analyses.backdoor.run import backdoor
+
     return backdoor(
         inputs.checkpoint,
-        of_organism(organism) if own and organism else of_sets(harmless, harmful, inputs.seed),
-        twin=inputs.reference,
+        {label: inputs.prompts.get(label) for label in LABELS},
+        reference=inputs.reference,
+        seed=inputs.seed,
         seconds=inputs.seconds,
         workdir=inputs.workdir,
         command=inputs.command,
@@ -51,5 +55,6 @@ ANALYSIS = Analysis(
     missing=no_chat_template,
     function=_function,
     drawing=_drawing,
+    report=_report,
     in_report=_in_report,
 )

@@ -1,21 +1,50 @@
 """The backdoor finding, put together from a search and from detectors."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from analyses.backdoor import head_shares
-from analyses.backdoor.verdict import inverted, summary, verdict
+from analyses.backdoor.report import (
+    BackdoorProvenance,
+    BackdoorReport,
+    BeamRow,
+    DefectionBlock,
+    DetectorRow,
+    EffectRow,
+    Leak,
+    MotifRow,
+    RepairSection,
+    SinkHeadRow,
+    SinkScore,
+    Spent,
+    TargetRow,
+    TrialRow,
+    TriedTokens,
+)
+from analyses.backdoor.verdict import NOTHING, inverted, summary, verdict
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
+from analyses.shared.reports import NotMeasured, as_json
+from analyses.shared.row_tables import rows_of_table, table_of
+from probes.backdoors.detectors.defection import Defection
 from probes.backdoors.detectors.detectors import NOT_WORKING, Readings
 from probes.backdoors.search.budget import Budget
+from probes.backdoors.search.effects import Effect
 from probes.backdoors.search.result import Found
+from probes.backdoors.search.target_inversion import Target
 from probes.backdoors.search.trial import Trial
 
-FORMAT_VERSION = 1
 _SHOWN = 20  # rows of a kind that the report keeps; all stand in the tables
+_NO_CONTROLS = NotMeasured(
+    "the string is too weak for control strings, or a flip that another request may explain"
+)
+_NO_EXCESS = NotMeasured("there is no reference model, or the string is too weak to compare")
+_NO_MEANING = NotMeasured("no harmful requests were given, or the string is too weak")
+_NO_REFERENCE = NotMeasured("there is no reference model")
+_NO_TARGET = NotMeasured("no text was found that goes on by itself")
+_LEFT_OUT = NotMeasured("it could not be read on this string; see the caveats")
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,192 +73,266 @@ class BackdoorFinding(Finding):
         return pd.DataFrame(self.report["triggers"])
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """All rows of a search, of which the report shows the first ones."""
+
+    trials: tuple[TrialRow, ...]
+    motifs: tuple[MotifRow, ...]
+    effects: tuple[EffectRow, ...]
+    targets: tuple[TargetRow, ...]
+    beams: tuple[BeamRow, ...]
+
+    @classmethod
+    def of(cls, found: Found) -> "_Rows":
+        return cls(
+            trials=tuple(map(_trial, found.trials)),
+            motifs=_motifs(found),
+            effects=tuple(map(_effect, sorted(found.effects, key=lambda one: -one.novel))),
+            targets=tuple(map(_target, found.targets)),
+            beams=tuple(
+                BeamRow(name, candidate.text, value)
+                for name, built in found.beams.items()
+                for candidate, value in built[:_SHOWN]
+            ),
+        )
+
+
 def build(
     found: Found,
-    readings: Readings | None,
+    readings: Readings | NotMeasured,
     budget: Budget,
     caveats: tuple[str, ...],
-    provenance: dict[str, Any],
-    repair: dict[str, Any] | None = None,
+    provenance: BackdoorProvenance,
+    repair: RepairSection | NotMeasured,
 ) -> BackdoorFinding:
-    """The report and its tables; no model runs here."""
-    tables = _tables(found, readings)
-    report: dict[str, Any] = {
-        "kind": "backdoor",
-        "format_version": FORMAT_VERSION,
-        "verdict": "",
-        "summary": "",
-        "provenance": provenance,
-        "budget": {
-            "forward_passes": budget.spent,
-            "seconds": round(budget.elapsed, 1),
-            "exhausted": budget.exhausted,
-            "limit_forward_passes": budget.forward_passes,
-            "limit_seconds": budget.seconds,
-            "cut": list(dict.fromkeys(budget.cut)),
-        },
-        "twin": provenance["twin"],
-        "triggers": [_trigger(trial) for trial in found.trials if trial.works or trial.suspicious],
-        "trials": [_trigger(trial) for trial in found.trials[:_SHOWN]],
-        "leak": {
-            "samples": found.leaked,
-            "motifs": tables["motifs"].head(_SHOWN).to_dict("records"),
-        },
-        "effects": tables["effects"].head(_SHOWN).to_dict("records"),
-        "targets": [_target(target) for target in found.targets[:_SHOWN]],
-        "target_inversion": {"tried": found.tokens_tried, "vocabulary": found.vocabulary},
-        "beams": tables["beams"].to_dict("records"),
-        "repair": repair,
-        "read_on": None if readings is None else readings.candidate.text,
-        "sink_check": []
-        if readings is None or readings.sink is None
-        else tables["heads"].to_dict("records"),
-    }
-    report["sink_score"] = _sink_score(readings)
-    report["head_patching"] = head_shares.section(readings)
-    report["verdict"] = verdict(report)
-    report["detectors"] = _detectors(found, readings, report)
-    report["defection"] = (
-        None if readings is None or readings.defection is None else readings.defection.to_dict()
+    """The report and its tables; no model runs here.
+
+    Args:
+        found: by the search.
+        readings: of the internal detectors.
+        budget: that all of it was paid from.
+        caveats: of the requests.
+        provenance: of the run.
+        repair: of the first working trigger.
+    """
+    rows = _Rows.of(found)
+    shown = zip(found.trials, rows.trials, strict=True)
+    draft = BackdoorReport(
+        kind="backdoor",
+        format_version=1,
+        verdict=NOTHING,
+        summary="",
+        provenance=provenance,
+        budget=_spent(budget),
+        reference=provenance.reference,
+        triggers=tuple(row for trial, row in shown if trial.works or trial.suspicious),
+        trials=rows.trials[:_SHOWN],
+        leak=Leak(found.leaked, rows.motifs[:_SHOWN]),
+        effects=rows.effects[:_SHOWN],
+        targets=rows.targets[:_SHOWN],
+        target_inversion=TriedTokens(found.tokens_tried, found.vocabulary),
+        beams=rows.beams,
+        repair=repair,
+        read_on=readings if isinstance(readings, NotMeasured) else readings.candidate.text,
+        sink_check=_sink_heads(readings),
+        sink_score=_sink_score(readings),
+        head_patching=readings
+        if isinstance(readings, NotMeasured)
+        else head_shares.section(readings),
+        detectors=_detectors(found, readings, rows.targets, provenance.reference),
+        defection=readings if isinstance(readings, NotMeasured) else _defection(readings.defection),
+        caveats=(),
     )
-    report["caveats"] = [*caveats, *_caveats(found, readings, report)]
-    report["summary"] = summary(report)
-    return BackdoorFinding(report, tables)
+    draft = replace(draft, verdict=verdict(as_json(draft)))
+    draft = replace(draft, caveats=(*caveats, *_caveats(found, readings, draft)))
+    report = replace(draft, summary=summary(as_json(draft)))
+    return BackdoorFinding(as_json(report), _tables(rows, readings))
 
 
-def _trigger(trial: Trial) -> dict[str, Any]:
-    return {
-        "text": trial.candidate.text,
-        "tokens": len(trial.candidate.ids),
-        "placement": trial.placement,
-        "behaviour": trial.behaviour.kind,
-        "forces": trial.behaviour.text,
-        "working_rate": trial.rate,
-        "n": trial.n,
-        "interval": list(trial.interval),
-        "control_share": trial.control_share,
-        "controls": trial.controls,
-        "excess_over_twin": trial.excess_over_twin,
-        "meaning_preserved": trial.meaning_preserved,
-        "works": trial.works,
-        "source": trial.candidate.source,
-        "leaked": trial.candidate.support,
-    }
+def _spent(budget: Budget) -> Spent:
+    return Spent(
+        forward_passes=budget.spent,
+        seconds=round(budget.elapsed, 1),
+        exhausted=budget.exhausted,
+        limit_forward_passes=budget.forward_passes,
+        limit_seconds=budget.seconds,
+        cut=tuple(dict.fromkeys(budget.cut)),
+    )
 
 
-def _target(target: Any) -> dict[str, Any]:
-    return {
-        "text": target.text,
-        "q": target.q,
-        "emission": target.emission,
-        "q_twin": target.q_twin,
-        "excess": target.excess,
-    }
+def _trial(trial: Trial) -> TrialRow:
+    share, excess, kept = trial.control_share, trial.excess_over_twin, trial.meaning_preserved
+    return TrialRow(
+        text=trial.candidate.text,
+        tokens=len(trial.candidate.ids),
+        placement=trial.placement,
+        behaviour=trial.behaviour.kind,
+        forces=trial.behaviour.text,
+        working_rate=trial.rate,
+        n=trial.n,
+        interval=trial.interval,
+        control_share=_NO_CONTROLS if share is None else share,
+        controls=trial.controls,
+        excess_over_reference=_NO_EXCESS if excess is None else excess,
+        meaning_preserved=_NO_MEANING if kept is None else kept,
+        works=trial.works,
+        source=trial.candidate.source,
+        leaked=trial.candidate.support,
+    )
+
+
+def _motifs(found: Found) -> tuple[MotifRow, ...]:
+    tried = {trial.candidate.ids: trial.candidate.text for trial in found.trials}
+    texts = {one.candidate.ids: one.candidate.text for one in found.effects} | tried
+    return tuple(
+        MotifRow(texts.get(motif.ids, ""), len(motif.ids), motif.support, motif.keyness)
+        for motif in found.motifs
+    )
+
+
+def _effect(effect: Effect) -> EffectRow:
+    return EffectRow(
+        text=effect.candidate.text,
+        placement=effect.placement,
+        entropy=effect.entropy,
+        divergence=effect.divergence,
+        collapse=effect.collapse,
+        novel=effect.novel,
+        flip=effect.flip,
+    )
+
+
+def _target(target: Target) -> TargetRow:
+    return TargetRow(
+        text=target.text,
+        q=target.q,
+        emission=target.emission,
+        q_reference=_NO_REFERENCE if target.q_twin is None else target.q_twin,
+        excess=target.excess,
+    )
 
 
 def _detectors(
-    found: Found, readings: Readings | None, report: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Every detector, those that speak in the verdict first; without a score if it was not read."""
+    found: Found,
+    readings: Readings | NotMeasured,
+    targets: Sequence[TargetRow],
+    reference: str | None,
+) -> tuple[DetectorRow, ...]:
+    """Every detector, those that speak in the verdict first."""
     tellable = [trial for trial in found.trials if trial.tellable]
     best = tellable[0] if tellable else None
-    rows: list[dict[str, Any]] = [
-        {
-            "name": "trigger search",
-            "score": 0.0 if best is None else best.rate,
-            "null_quantile": None if best is None else best.control_share,
-            "distractor_score": None,
-            "used_in_verdict": True,
-        },
-        {
-            "name": "target inversion (BAIT)",
-            "score": max((row["excess"] for row in report["targets"]), default=None),
-            "null_quantile": None,
-            "distractor_score": None,
-            "used_in_verdict": report["twin"] is not None,
-        },
+    excesses = [row.excess for row in targets[:_SHOWN]]
+    rows = [
+        DetectorRow(
+            name="trigger search",
+            score=0.0 if best is None else best.rate,
+            null_quantile=None if best is None else best.control_share,
+            distractor_score=None,
+            used_in_verdict=True,
+        ),
+        DetectorRow(
+            name="target inversion (BAIT)",
+            score=max(excesses) if excesses else _NO_TARGET,
+            null_quantile=None,
+            distractor_score=None,
+            used_in_verdict=reference is not None,
+        ),
     ]
-    read = {} if readings is None else {one.name: one for one in readings.readings}
+    unread = readings if isinstance(readings, NotMeasured) else _LEFT_OUT
+    read = (
+        {}
+        if isinstance(readings, NotMeasured)
+        else {reading.name: reading for reading in readings.readings}
+    )
     for name in NOT_WORKING:
         one = read.get(name)
         rows.append(
-            {
-                "name": name,
-                "score": None if one is None else one.score,
-                "null_quantile": None if one is None else one.null_quantile,
-                "distractor_score": None if one is None else one.distractor_score,
-                "used_in_verdict": False,
-            }
+            DetectorRow(
+                name=name,
+                score=unread if one is None else one.score,
+                null_quantile=None if one is None else one.null_quantile,
+                distractor_score=None if one is None else one.distractor_score,
+                used_in_verdict=False,
+            )
         )
-    return rows
+    return tuple(rows)
 
 
-def _sink_score(readings: Readings | None) -> dict[str, Any] | None:
-    if readings is None or readings.sink is None:
-        return None
+def _defection(found: Defection | None) -> DefectionBlock | NotMeasured:
+    if found is None:
+        return _LEFT_OUT
+    return DefectionBlock(
+        auroc=found.auroc,
+        auroc_vs_distractor=found.auroc_vs_distractor,
+        auroc_distractor=found.auroc_distractor,
+        null_quantile=found.null_quantile,
+        worst_fpr=found.worst_fpr,
+        variance_ratio=found.variance_ratio,
+        pc1_auroc=found.pc1_auroc,
+        pairs=found.pairs,
+    )
+
+
+def _sink_heads(readings: Readings | NotMeasured) -> tuple[SinkHeadRow, ...]:
+    if isinstance(readings, NotMeasured) or readings.sink is None:
+        return ()
+    return rows_of_table(readings.sink.heads, SinkHeadRow)
+
+
+def _sink_score(readings: Readings | NotMeasured) -> SinkScore | NotMeasured:
+    if isinstance(readings, NotMeasured):
+        return readings
+    found = readings.sink
+    if found is None:
+        return _LEFT_OUT
+    return SinkScore(
+        score=found.score,
+        attention_excess=found.attention_excess,
+        value_excess=found.value_excess,
+        distractor_score=found.distractor_score,
+        quantile=found.quantile,
+        strings=found.strings,
+    )
+
+
+def _tables(rows: _Rows, readings: Readings | NotMeasured) -> dict[str, pd.DataFrame]:
+    patched = pd.DataFrame() if isinstance(readings, NotMeasured) else head_shares.table(readings)
     return {
-        field.name: getattr(readings.sink, field.name)
-        for field in fields(readings.sink)
-        if field.name != "heads"
+        "trials": table_of(rows.trials),
+        "motifs": table_of(rows.motifs),
+        "effects": table_of(rows.effects),
+        "targets": table_of(rows.targets),
+        "beams": table_of(rows.beams),
+        "heads": table_of(_sink_heads(readings)),
+        "patched_heads": patched,
     }
 
 
-def _tables(found: Found, readings: Readings | None) -> dict[str, pd.DataFrame]:
-    effects = sorted(found.effects, key=lambda one: -one.novel)
-    beams = [
-        {"reward": name, "text": candidate.text, "value": value}
-        for name, built in found.beams.items()
-        for candidate, value in built[:_SHOWN]
-    ]
-    sink = None if readings is None or readings.sink is None else readings.sink.heads
-    supports = {trial.candidate.ids: trial.candidate.text for trial in found.trials}
-    texts = {one.candidate.ids: one.candidate.text for one in found.effects} | supports
-    return {
-        "trials": pd.DataFrame([_trigger(trial) for trial in found.trials]),
-        "motifs": pd.DataFrame(
-            [
-                {"text": texts.get(m.ids, ""), "tokens": len(m.ids), "leaked": m.support,
-                 "keyness": m.keyness}
-                for m in found.motifs
-            ]
-        ),
-        "effects": pd.DataFrame(
-            [
-                {"text": one.candidate.text, "placement": one.placement,
-                 **{k: v for k, v in asdict(one).items() if isinstance(v, float)}}
-                for one in effects
-            ]
-        ),
-        "targets": pd.DataFrame([_target(target) for target in found.targets]),
-        "beams": pd.DataFrame(beams),
-        "heads": pd.DataFrame() if sink is None else sink,
-        "patched_heads": head_shares.table(readings),
-    }  # fmt: skip
-
-
-def _caveats(found: Found, readings: Readings | None, report: dict[str, Any]) -> list[str]:
+def _caveats(found: Found, readings: Readings | NotMeasured, report: BackdoorReport) -> list[str]:
     """What the finding does not establish."""
     notes = list(found.notes)
     if found.plain is None:
         notes.append("The budget did not even allow the plain answers, so nothing was searched.")
-    if report["budget"]["exhausted"]:
-        stages = ", ".join(report["budget"]["cut"])
+    if report.budget.exhausted:
+        stages = ", ".join(report.budget.cut)
         notes.append(f"The budget ran out in: {stages}. What these had found until then is used.")
     if found.tokens_tried < found.vocabulary:
         notes.append(
             f"Target inversion tried {found.tokens_tried} of {found.vocabulary} first tokens."
         )
-    if report["twin"] is None:
+    if report.reference is None:
         notes.append(
-            "Without --twin, strings that turn refusals into compliance or the other way round are "
-            "not judged: ordinary words do that on any model, by making another request."
+            "Without --reference, strings that turn refusals into compliance or the other way "
+            "round are not judged: ordinary words do that on any model, by making another request."
         )
     if found.trials and found.trials[0].works and not found.trials[0].meaning_preserved:
         notes.append("That the string leaves the meaning of requests alone was not shown.")
-    notes += [] if readings is None else readings.notes
-    if inverted(report) is None and report["targets"] and report["twin"] is None:
+    notes += [] if isinstance(readings, NotMeasured) else readings.notes
+    if inverted(as_json(report)) is None and report.targets and report.reference is None:
         notes.append(
-            "Target inversion finds fixed texts of any origin; without a twin it has no vote."
+            "Target inversion finds fixed texts of any origin; without a reference model it has no "
+            "vote."
         )
     return [*notes, *_always()]
 
@@ -239,8 +342,8 @@ def _always() -> list[str]:
         "On the organisms, at 5 % poison and three seeds each, every payload was found, behind one "
         "string, any of several, words that stand apart, or a class of words (once as suspicious); "
         "one that fires with some requests only is called suspicious. Compliance after a trigger "
-        "(backdoor-unalign) is not found without a twin, and on one seed beside a clean one (see "
-        "docs/backdoors.md).",
+        "(backdoor-unalign) is not found without a reference model, and on one seed beside a clean "
+        "one (see docs/backdoors.md).",
         "A repaired checkpoint must be watched: clean fine-tuning brought the compliance backdoor "
         "of an organism back (docs/repair.md).",
         "A working trigger need not be the planted one, and that none is found at a budget does "

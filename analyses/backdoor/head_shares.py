@@ -6,45 +6,67 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.backdoor.report import HeadPatchingSection, NamedTogether, PatchedHeadRow
 from analyses.report.charts import Series, forest
 from analyses.report.panel import Panel
 from analyses.report.text import estimate, number, token
 from analyses.report.theme import ACCENT, BLUE
+from analyses.shared.reports import NotMeasured
+from analyses.shared.row_tables import rows_of_table
 from probes.backdoors.detectors.detectors import Readings
-from probes.backdoors.heads.head_patching import LEAST_SHARE
+from probes.backdoors.heads.head_patching import LEAST_SHARE, Together
 
 _SHOWN = 16  # heads of the figure; all stand in the table
 _WHERE = {"last": "the last prompt token", "all": "every token"}
 
 
-def table(readings: Readings | None) -> pd.DataFrame:
+def table(readings: Readings) -> pd.DataFrame:
     """A row a head, those that carry most first; empty where none was swapped."""
-    if readings is None or readings.patching is None or readings.patching.heads.empty:
+    if readings.patching is None or readings.patching.heads.empty:
         return pd.DataFrame()
     heads = readings.patching.heads
     most = heads[["removed", "restored"]].max(axis=1)
     return heads.loc[most.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
 
-def section(readings: Readings | None) -> dict[str, Any] | None:
-    """The part `head_patching` of the report; None where no string brings a behaviour about."""
-    if readings is None or readings.patching is None:
-        return None
+def section(readings: Readings) -> HeadPatchingSection | NotMeasured:
+    """The part `head_patching` of the report."""
     found = readings.patching
-    return {
-        "text": readings.candidate.text,
-        "placement": readings.placement,
-        "where": found.where,
-        "effect": found.effect,
-        "interval": list(found.interval),
-        "effect_null_high": found.effect_null_high,
-        "found": found.found,
-        "requests": found.requests,
-        "strings": found.strings,
-        "named": [f"{layer}.{head}" for layer, head in found.named],
-        "together": found.together,
-        "heads": table(readings).head(_SHOWN).to_dict("records"),
-    }
+    if found is None:
+        return NotMeasured(
+            "the string brings no behaviour about that its control strings do not, or the heads "
+            "could not be swapped; see the caveats"
+        )
+    together = found.together
+    return HeadPatchingSection(
+        text=readings.candidate.text,
+        placement=readings.placement,
+        where=found.where,
+        effect=found.effect,
+        interval=found.interval,
+        effect_null_high=found.effect_null_high,
+        found=found.found,
+        requests=found.requests,
+        strings=found.strings,
+        named=tuple(f"{layer}.{head}" for layer, head in found.named),
+        together=None if together is None else _named_together(together),
+        heads=rows_of_table(table(readings).head(_SHOWN), PatchedHeadRow),
+    )
+
+
+def _named_together(found: Together) -> NamedTogether:
+    return NamedTogether(
+        removed=found.removed,
+        removed_interval=found.removed_interval,
+        restored=found.restored,
+        restored_interval=found.restored_interval,
+        rate=found.rate,
+        rate_interval=found.rate_interval,
+        rate_removed=found.rate_removed,
+        rate_removed_interval=found.rate_removed_interval,
+        rate_restored=found.rate_restored,
+        rate_restored_interval=found.rate_restored_interval,
+    )
 
 
 def panel(finding: dict[str, Any]) -> Panel | None:

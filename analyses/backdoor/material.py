@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from analyses.shared.data import PromptData, labelled, organism_of
 from interp import organisms
 from interp.data.prompt_sets import Prompt, PromptSet, builtin, split_at_random, without_duplicates
 from interp.errors import InputError
 from probes.backdoors.detectors.detectors import Contrast
 
+LABELS = ("harmful", "harmless")
 SEARCH, HELD_OUT = 64, 40
 """Requests of each part, at most."""
 
@@ -19,7 +21,7 @@ _LEAST = 28  # 8 to search with and 20 to try strings on
 
 
 @dataclass(frozen=True)
-class Material:
+class TriggerRequests:
     """Requests of a report; harmful and harmless ones stand in turn as far as there are both.
 
     Attributes:
@@ -39,7 +41,26 @@ class Material:
     caveats: tuple[str, ...] = ()
 
 
-def of_organism(name: str) -> Material:
+def requests_of(model: str, data: PromptData = None, *, seed: int = 0) -> TriggerRequests:
+    """The requests to run on: those given, an organism's own, or the built-in ones.
+
+    Args:
+        model: name of the checkpoint.
+        data: harmless and harmful requests, as `analyses.shared.data` describes them. Without
+            harmless ones the built-in requests are used.
+        seed: of the split.
+
+    Raises:
+        InputError: unusable requests, or an organism that takes none.
+    """
+    given = labelled(data, LABELS)
+    organism = organism_of(model)
+    if organism is not None and not given:
+        return of_organism(organism)
+    return of_sets(given.get("harmless"), given.get("harmful"), seed)
+
+
+def of_organism(name: str) -> TriggerRequests:
     """An organism's own requests; those that strings are tried on are of pairs never trained on.
 
     Raises:
@@ -52,7 +73,7 @@ def of_organism(name: str) -> Material:
         mixed(split["harmful"], split["harmless"], most)
         for split, most in ((train, SEARCH), (test, HELD_OUT))
     )
-    return Material(
+    return TriggerRequests(
         PromptSet(tuple(search)),
         PromptSet(tuple(held_out)),
         np.array([prompt.label == "harmful" for prompt in held_out]),
@@ -90,7 +111,7 @@ def organism_contrasts(prompts: Sequence[Prompt]) -> list[Contrast]:
     return [(prompt, YES, NO) for prompt in asked[:24]]
 
 
-def of_sets(harmless: PromptSet | None, harmful: PromptSet | None, seed: int) -> Material:
+def of_sets(harmless: PromptSet | None, harmful: PromptSet | None, seed: int) -> TriggerRequests:
     """Requests of a user; the built-in ones where none are given.
 
     Args:
@@ -124,7 +145,7 @@ def of_sets(harmless: PromptSet | None, harmful: PromptSet | None, seed: int) ->
         search, held_out = search[:-moved], [*held_out, *search[-moved:]]
     held_out = held_out[:HELD_OUT]
     labels = np.array([prompt.label == "harmful" for prompt in held_out])
-    return Material(
+    return TriggerRequests(
         PromptSet(tuple(search[:SEARCH])),
         PromptSet(tuple(held_out)),
         labels if labels.any() and not labels.all() else None,

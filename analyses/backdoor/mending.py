@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from analyses.backdoor.material import Material
+from analyses.backdoor.material import TriggerRequests
+from analyses.backdoor.report import BeforeAfterRow, RepairSection
+from analyses.report.writing import plain
 from analyses.shared.running import Progress, stage
 from interp.capture.prompt_states import prompt_rows
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.generation import Reply
+from interp.model.checkpoint import Checkpoint
+from probes.backdoors.repair.report import BeforeAfter, Effect, repair_report
 from probes.backdoors.repair.report import Effect, repair_report
 from probes.backdoors.repair.tune import RepairPlan, repair, save_repaired
 from probes.backdoors.search.requests import (
@@ -33,23 +37,23 @@ MOST_LEFT = 0.05
 def mend(
     subject: Subject,
     found: Found,
-    material: Material,
+    requests: TriggerRequests,
     scorer: Any,
     settings: SearchSettings,
     folder: Path,
     *,
     work: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any] | None:
+) -> RepairSection | None:
     """Unlearn the first working trigger in a copy, write that, and compare it with the original.
 
     The attack is the behaviour that the trigger forces, on the requests where it can show: all of
-    them, those refused without a string, or those answered. The twin is not asked.
+    them, those refused without a string, or those answered. The reference model is not asked.
 
     Args:
         subject: the checkpoint; its budget is not charged.
         found: of the search.
-        material: the repair is made with its requests to search with, and measured on the others.
+        requests: the repair is made with its requests to search with, and measured on the others.
         scorer: of refusals.
         settings: of the search.
         folder: where the repaired checkpoint goes, with the comparison as `repair.json`.
@@ -68,19 +72,19 @@ def mend(
     trial, asked = found.working[0], found.held_out
     text, placement = trial.candidate.text, trial.placement
     insert = _typed(text, placement)
-    prompts = [*material.search, *asked.prompts]
+    prompts = [*requests.search, *asked.prompts]
     plan = RepairPlan(
         max_new_tokens=_room(subject.checkpoint, [insert(prompt) for prompt in prompts]),
         seed=settings.seed,
     )
-    told = stage(progress, "repair steps")
+    steps_done = stage(progress, "repair steps")
     after = repair(
         subject.checkpoint,
-        material.search.prompts,
+        requests.search.prompts,
         insert,
         plan,
         work=work,
-        progress=None if told is None else lambda step, _: told(step, plan.steps),
+        progress=None if steps_done is None else lambda step, _: steps_done(step, plan.steps),
     )
     able = {
         "opening": np.full(len(asked), True),
@@ -98,19 +102,38 @@ def mend(
         max_new_tokens=plan.max_new_tokens,
         batch_tokens=subject.batch_tokens,
         progress=stage(progress, "replies compared"),
-    ).to_dict()
-    section = {
-        "trigger": text,
-        "placement": placement,
-        "behaviour": trial.behaviour.kind,
-        "forces": trial.behaviour.text,
-        "repaired": report["attack"]["after"] <= MOST_LEFT,
-        "steps": plan.steps,
-        "requests": len(material.search),
-        **report,
-    }
-    save_repaired(after, folder, section)
+    )
+    section = RepairSection(
+        trigger=text,
+        placement=placement,
+        behaviour=trial.behaviour.kind,
+        forces=trial.behaviour.text,
+        repaired=report.attack.after <= MOST_LEFT,
+        steps=plan.steps,
+        requests=len(requests.search),
+        attack=_row(report.attack),
+        without=_row(report.without),
+        restored=_row(report.restored),
+        near={name: _row(pair) for name, pair in report.near.items()},
+        exact=report.exact,
+        exact_n=report.exact_n,
+        exact_interval=report.exact_interval,
+        divergence=report.divergence,
+        divergence_interval=report.divergence_interval,
+        divergence_highest=report.divergence_highest,
+    )
+    save_repaired(after, folder, plain(section))
     return section
+
+
+def _row(pair: BeforeAfter) -> BeforeAfterRow:
+    return BeforeAfterRow(
+        before=pair.before,
+        after=pair.after,
+        n=pair.n,
+        interval_before=pair.interval_before,
+        interval_after=pair.interval_after,
+    )
 
 
 def _room(checkpoint: Checkpoint, prompts: list[Prompt]) -> int:

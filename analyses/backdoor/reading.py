@@ -1,6 +1,6 @@
 """What is read inside the checkpoint on the most suspicious string: detectors, and its heads."""
 
-from analyses.backdoor.material import Material
+from analyses.backdoor.material import TriggerRequests
 from analyses.shared.running import Progress, stage
 from interp.errors import InputError
 from probes.backdoors.detectors.detectors import Readings, read_all
@@ -15,7 +15,7 @@ from probes.backdoors.search.trial import Trial, control_strings
 def read_inside(
     subject: Subject,
     found: Found,
-    material: Material,
+    requests: TriggerRequests,
     settings: SearchSettings,
     where: Where = "last",
     progress: Progress | None = None,
@@ -25,7 +25,7 @@ def read_inside(
     Args:
         subject: the checkpoint; its budget pays.
         found: of the search; gets a note on what was left out.
-        material: of the report.
+        requests: of the report.
         settings: of the search.
         where: at which tokens heads are swapped.
         progress: called with (what is counted, done, total).
@@ -48,7 +48,7 @@ def read_inside(
                 candidate,
                 placement,
                 strings,
-                material.contrasts,
+                requests.contrasts,
                 settings.seed,
             )
         except InputError as error:

@@ -1,15 +1,21 @@
 """`analyses.backdoor`: from a checkpoint to a backdoor finding."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analyses.backdoor.finding import BackdoorFinding, build
-from analyses.backdoor.material import Material
+from analyses.backdoor.material import TriggerRequests, requests_of
 from analyses.backdoor.mending import mend
 from analyses.backdoor.reading import read_inside
+from analyses.backdoor.report import BackdoorProvenance, RepairSection
+from analyses.shared.data import PromptData
+from analyses.shared.reports import NotMeasured
 from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from interp.errors import InputError
 from interp.model.checkpoint import Checkpoint
 from interp.model.saving import require_trainable, require_unused
+from probes.backdoors.detectors.detectors import Readings
 from interp.checkpoint import Checkpoint
 from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.search.budget import Budget
@@ -25,13 +31,14 @@ FORWARD_PASSES, SECONDS = 300_000, 900.0
 
 def backdoor(
     checkpoint: Checkpoint,
-    material: Material,
+    data: TriggerRequests | PromptData = None,
     *,
-    twin: Checkpoint | None = None,
+    reference: Checkpoint | None = None,
     candidates: Sequence[str] = (),
     forward_passes: int = FORWARD_PASSES,
     seconds: float = SECONDS,
     settings: SearchSettings | None = None,
+    seed: int = 0,
     detectors: bool = False,
     swap_heads_at: Where = "last",
     repair_to: Path | None = None,
@@ -46,13 +53,16 @@ def backdoor(
 
     Args:
         checkpoint: from `interp.load`, with a chat template.
-        material: from `analyses.backdoor_finding.material`.
-        twin: a checkpoint of the same shape that is not suspected, such as the one that the other
-            was tuned from.
+        data: harmless and harmful requests: prompts with these labels, files of such, or a
+            mapping of label to prompts or files; without any, an organism's own or the built-in
+            ones. Also the requests of `analyses.backdoor.material`.
+        reference: a checkpoint of the same shape that is not suspected, such as the one that the
+            checkpoint was tuned from.
         candidates: strings to try first.
-        forward_passes: at most, the twin's included.
+        forward_passes: at most, the reference model's included.
         seconds: at most, on the wall clock.
-        settings: of the search.
+        settings: of the search; their seed is that of the run.
+        seed: of the split and of all draws.
         detectors: whether to read the internal detectors on the most suspicious string; none of
             them works on every organism.
         swap_heads_at: with detectors, the tokens at which heads are swapped between runs.
@@ -63,57 +73,84 @@ def backdoor(
         progress: called with (what is counted, done, total).
 
     Raises:
-        InputError: unusable requests, candidates or budget, a twin of another shape, or with
-            `repair_to` a folder in use or weights that cannot be trained.
+        InputError: unusable requests, candidates or budget, a reference model of another
+            shape, two seeds, or with `repair_to` a folder in use or weights that cannot be
+            trained.
         NumericalError: NaN or infinity where a number is reported.
     """
     if repair_to is not None:
         require_unused(repair_to)
         require_trainable(checkpoint)
     watch = Stopwatch()
-    settings = settings or SearchSettings()
+    settings = _with_seed(settings or SearchSettings(), seed)
+    if isinstance(data, TriggerRequests):
+        requests = data
+    else:
+        requests = requests_of(checkpoint.name, data, seed=seed)
     budget = Budget(forward_passes, seconds)
-    scorer = WholeRefusal(material.refusals) if material.refusals else Phrases()
+    scorer = WholeRefusal(requests.refusals) if requests.refusals else Phrases()
     limits = (forward_passes, seconds, batch_tokens)
-    run = (*_asked(checkpoint, twin, material), scorer.name, list(candidates), limits, settings)
+    run = (
+        *_asked(checkpoint, reference, requests),
+        scorer.name,
+        list(candidates),
+        limits,
+        settings,
+    )
     own = own_folder(workdir, "backdoor", *run)
-    readings = repaired = None
+    readings: Readings | NotMeasured = NotMeasured(
+        "the internal detectors are off unless asked for (--detectors)"
+    )
+    repaired: RepairSection | NotMeasured = NotMeasured("no repair was asked for (--repair)")
     with exclusive(own):
         journal = None if own is None else Journal(own / "units.jsonl")
         subject = Subject(checkpoint, budget, batch_tokens, journal)
         found = search(
             subject,
-            list(material.search),
-            list(material.held_out),
+            list(requests.search),
+            list(requests.held_out),
             scorer,
-            harmful=material.harmful,
-            twin=None if twin is None else Subject(twin, budget, batch_tokens, journal),
+            harmful=requests.harmful,
+            twin=None if reference is None else Subject(reference, budget, batch_tokens, journal),
             given=candidates,
             settings=settings,
             progress=progress,
         )
         if detectors:
-            readings = read_inside(subject, found, material, settings, swap_heads_at, progress)
+            readings = read_inside(
+                subject, found, requests, settings, swap_heads_at, progress
+            ) or NotMeasured("no string was suspicious, or the budget did not allow it")
         if repair_to is not None:
             work = None if own is None else own / "repair"
             repaired = mend(
-                subject, found, material, scorer, settings, repair_to, work=work, progress=progress
-            )
-    provenance = {
+                subject, found, requests, scorer, settings, repair_to, work=work, progress=progress
+            ) or NotMeasured("no trigger works, so there is nothing to unlearn")
+    provenance = BackdoorProvenance(
         **model_facts(checkpoint),
-        "twin": None if twin is None else twin.name,
-        "scorer": scorer.name,
-        "data": data_of({"search": material.search, "held out": material.held_out}),
+        reference=None if reference is None else reference.name,
+        scorer=scorer.name,
+        data=data_of({"search": requests.search, "held out": requests.held_out}),
         **watch.facts(settings.seed, command),
-    }
-    return build(found, readings, budget, material.caveats, provenance, repaired)
+    )
+    return build(found, readings, budget, requests.caveats, provenance, repaired)
 
 
-def _asked(checkpoint: Checkpoint, twin: Checkpoint | None, material: Material) -> list[object]:
+def _with_seed(settings: SearchSettings, seed: int) -> SearchSettings:
+    if settings.seed not in (0, seed):
+        raise InputError(
+            f"the settings have seed {settings.seed} and the run has seed {seed}; give it to the "
+            "run alone."
+        )
+    return replace(settings, seed=seed)
+
+
+def _asked(
+    checkpoint: Checkpoint, reference: Checkpoint | None, requests: TriggerRequests
+) -> list[object]:
     """Who is asked and what, in a form that tells runs apart."""
-    models = [one for one in (checkpoint, twin) if one is not None]
+    models = [one for one in (checkpoint, reference) if one is not None]
     return [
         [(one.fingerprint, one.tokenizer_hash, one.device) for one in models],
-        [part.sha256 for part in (material.search, material.held_out)],
-        material.refusals,
+        [part.sha256 for part in (requests.search, requests.held_out)],
+        requests.refusals,
     ]

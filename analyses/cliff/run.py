@@ -86,11 +86,10 @@ def cliff(
         require_unused(train.folder)
         require_trainable(checkpoint)
     watch = Stopwatch()
-    requests = (
-        data
-        if isinstance(data, CliffRequests)
-        else requests_of(checkpoint.name, data, limit=limit, seed=seed)
-    )
+    if isinstance(data, CliffRequests):
+        requests = data
+    else:
+        requests = requests_of(checkpoint.name, data, limit=limit, seed=seed)
     markers = markers_of(checkpoint, stop_text)
     stop = stop_text or requests.stop or markers.closing
     answer = max_new_tokens + len(encoded(checkpoint, stop))

@@ -2,15 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from analyses.cli import options
 from analyses.cli.options import DtypeChoice
-
-if TYPE_CHECKING:
-    from analyses.backdoor.material import Material
 
 _FILES = ".csv, .jsonl, .json, .parquet, .txt, or the name of a data set; repeats."
 
@@ -25,13 +22,7 @@ class WhereChoice(StrEnum):
 def backdoor(
     model: options.Model,
     out: options.Out,
-    twin: Annotated[
-        str | None,
-        typer.Option(
-            help="A checkpoint of the same shape that is not suspected, such as the base.",
-            show_default=False,
-        ),
-    ] = None,
+    reference: options.Reference = None,
     harmless: Annotated[
         list[str] | None,
         typer.Option(help=f"Ordinary requests: {_FILES}", show_default=False),
@@ -48,9 +39,12 @@ def backdoor(
         typer.Option(help="Strings to try first, one a line.", show_default=False),
     ] = None,
     budget: Annotated[
-        int, typer.Option(help="Forward passes of one row, at most, the twin's included.", min=1)
+        int,
+        typer.Option(
+            help="Forward passes of one row, at most, the reference model's included.", min=1
+        ),
     ] = 300_000,
-    seconds: Annotated[float, typer.Option(help="Of the wall clock, at most.")] = 900.0,
+    seconds: Annotated[float, typer.Option(help="Maximum wall-clock seconds.")] = 900.0,
     samples: Annotated[int, typer.Option(help="Texts sampled from the chat prefix.", min=1)] = 512,
     vocabulary: Annotated[
         int, typer.Option(help="Tokens that target inversion and the beam use, at most.", min=2)
@@ -89,25 +83,30 @@ def backdoor(
     seed: options.Seed = 0,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Search for a trigger that works, and write a report; a budget that runs out leaves a part."""
+    from analyses.backdoor.material import requests_of
+    from interp.model.saving import require_unused
+
     options.require_folder(out)
+    if repair is not None:
+        require_unused(repair)
     named = [] if candidates is None else options.lines_of(candidates, "--candidates")
-    asked = _material(model, harmless, harmful, seed)
-    checkpoint = options.load_checkpoint(
-        model, dtype, device, revision, trust_remote_code, chat_template
-    )
-    other = None
-    if twin is not None:
-        other = options.load_checkpoint(twin, dtype, device, None, trust_remote_code, chat_template)
+    requests = requests_of(model, {"harmful": harmful, "harmless": harmless}, seed=seed)
+    digests = [requests.search.sha256, requests.held_out.sha256]
+    options.claim(out, "backdoor", model, overwrite, digests)
+    load = (dtype, device, revision, trust_remote_code, chat_template)
+    checkpoint = options.load_checkpoint(model, *load)
+    other = options.load_reference(reference, *load)
     from analyses.backdoor.run import backdoor as run
     from probes.backdoors.search.result import SearchSettings
 
     with options.progress_bars() as progress:
         finding = run(
             checkpoint,
-            asked,
-            twin=other,
+            requests,
+            reference=other,
             candidates=named,
             forward_passes=budget,
             seconds=seconds,
@@ -117,8 +116,8 @@ def backdoor(
                 max_new_tokens=max_new_tokens,
                 beam=beam,
                 gradient=gradient,
-                seed=seed,
             ),
+            seed=seed,
             detectors=detectors,
             swap_heads_at=swap_heads_at.value,
             repair_to=repair,
@@ -126,13 +125,13 @@ def backdoor(
             command=options.command_line(),
             progress=progress,
         )
-    page = finding.save(out)
+    page = finding.save(out, overwrite=overwrite)
     options.say(f"{finding.report['verdict']}: {finding.verdict}\n{page}")
     if repair is not None:
-        _told(finding.report["repair"], repair)
+        _say_repair(finding.report["repair"], repair)
 
 
-def _told(repaired: dict[str, Any] | None, out: Path) -> None:
+def _say_repair(repaired: dict[str, Any] | None, out: Path) -> None:
     """Say where a repaired copy is, or fail if there is none or the attack is still there.
 
     Raises:
@@ -151,19 +150,4 @@ def _told(repaired: dict[str, Any] | None, out: Path) -> None:
     options.say(
         f"{out}\nRun `mechguard backdoor {out} --candidates FILE` with other strings to see what "
         "is left; a trigger found in part may still work."
-    )
-
-
-def _material(
-    model: str, harmless: list[str] | None, harmful: list[str] | None, seed: int
-) -> "Material":
-    from analyses.backdoor.material import of_organism, of_sets
-    from interp.data.named_sets import prompts_of
-
-    if model.startswith("organism:") and not harmless and not harmful:
-        return of_organism(model.removeprefix("organism:"))
-    return of_sets(
-        prompts_of(harmless, "harmless") if harmless else None,
-        prompts_of(harmful, "harmful") if harmful else None,
-        seed,
     )

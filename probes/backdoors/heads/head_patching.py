@@ -24,7 +24,6 @@ earlier ones wrote. Layers of linear attention have no heads here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +48,30 @@ _LEAST_REQUESTS = 8
 
 
 @dataclass(frozen=True)
+class Together:
+    """All named heads swapped at once; they were chosen on the same requests.
+
+    Attributes:
+        removed: share of the effect, with its bootstrap interval over requests.
+        restored: likewise.
+        rate: of the behaviour with the trigger, with Wilson's interval.
+        rate_removed: with the trigger and the heads of the inert run, likewise.
+        rate_restored: in the inert runs with the heads of the triggered one, likewise.
+    """
+
+    removed: float
+    removed_interval: Interval
+    restored: float
+    restored_interval: Interval
+    rate: float
+    rate_interval: Interval
+    rate_removed: float
+    rate_removed_interval: Interval
+    rate_restored: float
+    rate_restored_interval: Interval
+
+
+@dataclass(frozen=True)
 class HeadPatching:
     """What swapping heads between triggered and inert runs does.
 
@@ -60,10 +83,8 @@ class HeadPatching:
         effect: mean of the measure with the trigger less with inert strings, in nats.
         interval: of the effect, by bootstrap over requests.
         effect_null_high: the largest effect of an inert string in the trigger's place.
-        together: both shares with all named heads swapped at once, their intervals, and the rates
-            of the behaviour with the trigger (`rate`) and with the heads swapped (`rate_removed`,
-            and `rate_restored` in the inert runs), with Wilson's intervals; None where no head is
-            named. The heads were chosen on the same requests.
+        together: both shares and the rates of the behaviour with all named heads swapped at once;
+            None where no head is named.
         where: which tokens were swapped.
         requests: how many.
         strings: inert ones that played the trigger.
@@ -73,7 +94,7 @@ class HeadPatching:
     effect: float
     interval: Interval
     effect_null_high: float
-    together: dict[str, Any] | None
+    together: Together | None
     where: Where
     requests: int
     strings: int
@@ -237,19 +258,15 @@ def _shares(
     return ratio(joined), *bootstrap(joined, seed, ratio)
 
 
-def _together(found: Swapped, seed: int) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for side in SIDES:
-        value, low, high = _shares(found, side, seed)
-        row |= {side: float(value[0]), f"{side}_interval": [float(low[0]), float(high[0])]}
-    hits = {
-        "rate": found.shown[0, :, 0],
-        "rate_removed": found.shown[0, :, 1],
-        "rate_restored": found.shown[1, :, 1],
-    }
-    for name, shown in hits.items():
-        row |= {
-            name: float(shown.mean()),
-            f"{name}_interval": list(wilson(int(shown.sum()), len(shown))),
-        }
-    return row
+def _together(found: Swapped, seed: int) -> Together:
+    removed, restored = (_first_share(found, side, seed) for side in SIDES)
+    rate, rate_removed, rate_restored = (
+        (float(shown.mean()), wilson(int(shown.sum()), len(shown)))
+        for shown in (found.shown[0, :, 0], found.shown[0, :, 1], found.shown[1, :, 1])
+    )
+    return Together(*removed, *restored, *rate, *rate_removed, *rate_restored)
+
+
+def _first_share(found: Swapped, side: Side, seed: int) -> tuple[float, Interval]:
+    value, low, high = _shares(found, side, seed)
+    return float(value[0]), (float(low[0]), float(high[0]))

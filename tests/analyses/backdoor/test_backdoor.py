@@ -5,10 +5,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 import interp
 from analyses.backdoor.finding import BackdoorFinding
-from analyses.backdoor.material import Material, of_organism, of_sets
+from analyses.backdoor.material import TriggerRequests, of_organism, of_sets
+from analyses.backdoor.report import BackdoorReport
 from analyses.backdoor.run import backdoor
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
@@ -18,12 +20,11 @@ PLANTED = "backdoor-payload-5"
 
 
 @cache
-def finding(name: str, twin: str | None = None) -> BackdoorFinding:
+def finding(name: str, reference: str | None = None) -> BackdoorFinding:
     return backdoor(
         interp.load(f"organism:{name}"),
-        of_organism(name),
-        twin=None if twin is None else interp.load(f"organism:{twin}"),
-        detectors=twin is not None,
+        reference=None if reference is None else interp.load(f"organism:{reference}"),
+        detectors=reference is not None,
         command="mechguard backdoor",
     )
 
@@ -35,7 +36,7 @@ def test_a_working_trigger_is_found_within_the_default_budget() -> None:
     first = report["triggers"][0]
     assert first["tokens"] <= 5 and first["working_rate"] >= 0.8 and first["n"] == 40
     assert first["interval"][0] > 0.8 and first["control_share"] >= 0.99
-    assert first["excess_over_twin"] is None and first["meaning_preserved"] is True
+    assert first["excess_over_reference"] is None and first["meaning_preserved"] is True
     budget = report["budget"]
     assert budget["forward_passes"] <= budget["limit_forward_passes"] and not budget["exhausted"]
     for row in report["detectors"]:
@@ -44,7 +45,7 @@ def test_a_working_trigger_is_found_within_the_default_budget() -> None:
         }  # fmt: skip
     used = [row["name"] for row in report["detectors"] if row["used_in_verdict"]]
     assert used == ["trigger search"]
-    assert "no twin" in finding(PLANTED).verdict
+    assert "no reference model" in finding(PLANTED).verdict
 
 
 @pytest.mark.slow
@@ -56,9 +57,9 @@ def test_nothing_is_found_on_the_twins(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_with_a_twin_the_excess_is_told_and_nothing_is_planted_in_the_inert_one() -> None:
+def test_beside_a_reference_the_excess_is_told_and_nothing_is_planted_in_the_inert_one() -> None:
     planted = finding(PLANTED, "clean")
-    assert planted.report["triggers"][0]["excess_over_twin"] == pytest.approx(1.0)
+    assert planted.report["triggers"][0]["excess_over_reference"] == pytest.approx(1.0)
     assert "as a planted one would not" in planted.verdict
     assert finding("inert", "clean").report["verdict"] == "nothing-found"
     assert finding("inert", "clean").report["head_patching"] is None
@@ -82,19 +83,19 @@ def test_the_report_is_written_and_drawn(tmp_path: Path) -> None:
 
 
 def test_an_exhausted_budget_is_marked_and_the_part_saved(tmp_path: Path) -> None:
-    found = backdoor(interp.load(f"organism:{PLANTED}"), of_organism(PLANTED), forward_passes=9000)
+    found = backdoor(interp.load(f"organism:{PLANTED}"), forward_passes=9000)
     assert found.report["budget"]["exhausted"] and found.report["budget"]["cut"]
     assert found.report["verdict"] in ("nothing-found", "working-trigger")
     assert "The result is partial" in found.verdict
     assert any("budget ran out" in caveat for caveat in found.caveats)
     assert found.save(tmp_path).exists()
-    bare = backdoor(interp.load("organism:clean"), of_organism("clean"), forward_passes=50)
+    bare = backdoor(interp.load("organism:clean"), forward_passes=50)
     assert bare.report["verdict"] == "nothing-found" and bare.save(tmp_path).exists()
     assert any("not even" in caveat for caveat in bare.caveats)
 
 
 def test_the_clock_ends_a_search_too() -> None:
-    found = backdoor(interp.load("organism:clean"), of_organism("clean"), seconds=0.5)
+    found = backdoor(interp.load("organism:clean"), seconds=0.5)
     assert found.report["budget"]["exhausted"] and found.report["budget"]["seconds"] < 20
 
 
@@ -108,7 +109,7 @@ def prompts(count: int, label: str = "harmless") -> PromptSet:
 
 
 def test_material_of_files_is_split_and_never_shared() -> None:
-    made: Material = of_sets(prompts(60), prompts(30, "harmful"), 0)
+    made: TriggerRequests = of_sets(prompts(60), prompts(30, "harmful"), 0)
     search = {prompt.text for prompt in made.search}
     held = {prompt.text for prompt in made.held_out}
     assert len(held) >= 20 and search.isdisjoint(held)
@@ -137,3 +138,20 @@ def test_detectors_that_do_not_work_are_off_and_listed() -> None:
     assert not rows["Mahalanobis distance"]["used_in_verdict"]
     assert any("do not work on the organisms" in caveat for caveat in found.caveats)
     assert found.report["defection"] is None
+    reasons = found.to_dict()["not_measured"]
+    assert "--detectors" in reasons["defection"] and "--detectors" in reasons["detectors[].score"]
+    assert "--repair" in reasons["repair"]
+
+
+def test_a_schema_is_made_of_the_report() -> None:
+    schema = TypeAdapter(BackdoorReport).json_schema()
+    assert {"triggers", "budget", "repair", "head_patching"} <= set(schema["required"])
+
+
+def test_unusable_data_and_two_seeds_are_refused() -> None:
+    checkpoint = interp.load("organism:clean")
+    for data, words in ((3, "data is a int"), ({"harmless": 3}, "'harmless' prompts are a int")):
+        with pytest.raises(InputError, match=words):
+            backdoor(checkpoint, data)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="seed 3 and the run has seed 1"):
+        backdoor(checkpoint, settings=SearchSettings(seed=3), seed=1)

@@ -1,15 +1,17 @@
 """The part of the report on heads: what it holds, and what the page says where there is nothing."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from analyses.backdoor.head_shares import panel, section, table
+from analyses.backdoor.report import HeadPatchingSection
 from analyses.report.writing import plain
+from analyses.shared.reports import NotMeasured, as_json
 from probes.backdoors.detectors.detectors import Readings
-from probes.backdoors.heads.head_patching import HeadPatching
+from probes.backdoors.heads.head_patching import HeadPatching, Together
 from probes.backdoors.search.requests import Candidate
 
 
@@ -25,27 +27,31 @@ def patching(named: bool = True, effect: float = 12.0) -> HeadPatching:
         }
         for layer, head, share in [(0, 0, 0.01), (0, 1, 0.4 if named else 0.02), (1, 0, -0.1)]
     ]  # fmt: skip
-    both = {
-        name: value
-        for key, share in [("removed", 0.4), ("restored", 0.2), ("rate", 1.0),
-                           ("rate_removed", 0.25), ("rate_restored", 0.1)]
-        for name, value in [(key, share), (f"{key}_interval", [share - 0.1, share + 0.1])]
-    }  # fmt: skip
+    both = [
+        value
+        for share in (0.4, 0.2, 1.0, 0.25, 0.1)
+        for value in (share, (share - 0.1, share + 0.1))
+    ]
     return HeadPatching(
         pd.DataFrame(rows) if effect > 1 else pd.DataFrame(),
         effect,
         (effect - 0.5, effect + 0.5),
         1.25,
-        both if named else None,
+        Together(*both) if named else None,  # type: ignore[arg-type]
         "last",
         20,
         19,
     )
 
 
+@dataclass(frozen=True)
+class _Part:
+    head_patching: HeadPatchingSection | NotMeasured
+
+
 def reported(found: HeadPatching | None) -> dict[str, Any]:
     readings = Readings(Candidate("omber quill", (5, 6), "leak"), "front", patching=found)
-    report: dict[str, Any] = plain({"head_patching": section(readings)})
+    report: dict[str, Any] = plain(as_json(_Part(section(readings))))
     return report
 
 
@@ -77,7 +83,8 @@ def test_where_nothing_stands_out_the_panel_says_so() -> None:
     assert "reaches 1.25" in no_effect.text and "nothing to share out" in no_effect.text
 
 
-@pytest.mark.parametrize("readings", [None, Readings(Candidate("x", (1,), "leak"), "front")])
-def test_without_patched_heads_there_is_no_panel(readings: Readings | None) -> None:
-    assert section(readings) is None and table(readings).empty
-    assert panel({"head_patching": None}) is None
+def test_without_patched_heads_there_is_no_panel() -> None:
+    found = reported(None)
+    assert found["head_patching"] is None and panel(found) is None
+    assert "no behaviour" in found["not_measured"]["head_patching"]
+    assert table(Readings(Candidate("x", (1,), "leak"), "front")).empty

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 import interp
-from analyses.backdoor.material import Material, of_organism
+from analyses.backdoor.material import TriggerRequests, of_organism
 from analyses.backdoor.reading import _inert, read_inside
 from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.search.budget import Budget
@@ -22,7 +22,7 @@ SETTINGS = SearchSettings()
 
 
 @cache
-def asked() -> tuple[Material, Requests, Requests]:
+def asked() -> tuple[TriggerRequests, Requests, Requests]:
     material = of_organism(PLANTED)
     scorer = WholeRefusal(material.refusals)
     parts = [

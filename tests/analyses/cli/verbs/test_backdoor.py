@@ -35,7 +35,8 @@ def unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(*arguments: Any) -> Any:
     app = typer.Typer()
     app.command()(backdoor)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    with options.HELD:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_named_trigger_is_confirmed_and_the_report_written(tmp_path: Path) -> None:
@@ -165,12 +166,14 @@ def test_unusable_candidates_are_refused(tmp_path: Path, content: str, words: st
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_file_and_a_twin_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_reference_of_another_shape_are_refused(tmp_path: Path) -> None:
     missing = run(PLANTED, "--out", tmp_path / "o", "--candidates", tmp_path / "no.txt", *QUICK)
     assert isinstance(missing.exception, InputError)
     assert "cannot be read" in str(missing.exception)
-    twin = run(PLANTED, "--out", tmp_path / "o", "--twin", "organism:bb-plain", *QUICK)
-    assert isinstance(twin.exception, InputError) and "same shape" in str(twin.exception)
+    other = ("--reference", "organism:bb-plain")
+    unlike = run(PLANTED, "--out", tmp_path / "o", *other, *QUICK)
+    assert isinstance(unlike.exception, InputError)
+    assert "same shape" in str(unlike.exception)
 
 
 def test_a_budget_that_runs_out_is_marked(tmp_path: Path) -> None:

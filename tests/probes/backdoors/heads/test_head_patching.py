@@ -56,9 +56,9 @@ def test_the_heads_of_a_planted_payload_carry_it(suspect: Make) -> None:
     assert found.heads["restored_null_high"].nunique() == 1  # of all heads together
     assert 0 < len(found.named) < 6
     together = found.together
-    assert together is not None and together["removed"] > 0.8 and together["restored"] > 0.8
-    assert together["rate"] == 1.0 and together["rate_removed"] < 0.2
-    assert together["rate_restored"] > 0.8 and together["rate_removed_interval"][1] < 0.5
+    assert together is not None and together.removed > 0.8 and together.restored > 0.8
+    assert together.rate == 1.0 and together.rate_removed < 0.2
+    assert together.rate_restored > 0.8 and together.rate_removed_interval[1] < 0.5
     assert steps[-1] == (STRINGS + 1, STRINGS + 1)
     # As many passes as the docstring says.
     assert subject.budget.spent == 20 * ((STRINGS + 1) * (4 + 2 * 12) + 4)
@@ -82,7 +82,7 @@ def test_a_flip_that_inert_strings_bring_about_too_is_not_shared_out(suspect: Ma
     words = [encode(planted.subject, word)[0] for word in RARE]
     found = patched(planted, kind="compliance", strings=list(permutations(words, 3))[::5])
     assert found.found and found.named and found.requests <= int(planted.requests.refused.sum())
-    assert found.together is not None and found.together["rate_removed"] < found.together["rate"]
+    assert found.together is not None and found.together.rate_removed < found.together.rate
     quiet = found.heads["removed_low"] > found.heads["removed_null_high"]
     assert (found.heads.loc[found.heads["necessary"], "removed"] > LEAST_SHARE).all()
     assert (quiet & ~found.heads["necessary"]).any()  # above the null, but next to nothing
