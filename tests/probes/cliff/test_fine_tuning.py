@@ -13,6 +13,7 @@ from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.model.checkpoint import Checkpoint
+from probes.cliff.fine_tuning import FineTuningPlan, _batch, _example, fine_tune, fine_tuning_cost
 from probes.cliff.fine_tuning import FineTuningPlan, _batch, _example, fine_tune
 from probes.cliff.fine_tuning import Schedule, _batch, _example, fine_tune
 from probes.cliff.rollouts import rollouts, template_markers
@@ -73,6 +74,20 @@ def test_the_loss_is_of_the_reply_alone() -> None:
     assert spoken.endswith(one.prompt.refusal) and ids[-1] == tokenizer.eos_token_id  # type: ignore[attr-defined]
 
 
+def test_the_cost_is_known_before() -> None:
+    checkpoint = organism("cliff")
+    some, others = thoughts("cliff", "harmful", 2), thoughts("cliff", "harmless", 2)
+    plan = FineTuningPlan(steps=3, batch=4)
+    cost = fine_tuning_cost(checkpoint, some, others, plan)
+    assert cost.bytes == 4 * 4 * checkpoint.anatomy.parameters
+    examples = [_example(checkpoint, one, one.prompt.refusal) for one in some]  # type: ignore[attr-defined]
+    examples += [_example(checkpoint, one, one.answer.text) for one in others]
+    assert cost.tokens == 3 * 4 * max(len(ids) for ids, _ in examples)
+    steps: list[tuple[int, int]] = []
+    fine_tune(checkpoint, some, others, plan, progress=lambda *done: steps.append(done))
+    assert steps == [(1, 3), (2, 3), (3, 3)] and cost.steps == 3
+
+
 def test_what_cannot_be_trained_on_is_refused() -> None:
     checkpoint = organism("cliff")
     asked = thoughts("cliff", "harmful", 2)
@@ -80,6 +95,9 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
         fine_tune(checkpoint, [], asked)
     with pytest.raises(InputError, match="closed thoughts"):
         fine_tune(checkpoint, [replace(asked[0], closing=())], [])
+    for wrong in ({"steps": 0}, {"batch": 1}, {"learning_rate": 0.0}, {"seed": -1}):
+        with pytest.raises(InputError, match="fine-tuning needs 1 step"):
+            FineTuningPlan(**wrong)  # type: ignore[arg-type]
     broken = interp.load("organism:cliff")
     with torch.no_grad():
         next(broken.model.parameters()).fill_(float("nan"))
