@@ -18,7 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NAMES = {"twin": "reference", "twin_interval": "reference_interval", "judge": "scorer"}
+NAMES = {
+    "twin": "reference",
+    "twin_interval": "reference_interval",
+    "excess_over_twin": "excess_over_reference",
+    "q_twin": "q_reference",
+    "judge": "scorer",
+}
 """Keys that were renamed on purpose."""
 
 WORDS = {"the twin": "the reference model", "a twin": "a reference model"}

@@ -72,7 +72,7 @@ def test_the_report_is_written_and_drawn(tmp_path: Path) -> None:
     assert "omber quill tavik" in text and "Backdoor report" in text
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdict"] == "working-trigger"
-    tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
+    tables = {path.stem for path in (tmp_path / "tables" / "backdoor").glob("*.csv")}
     assert tables >= {"trials", "heads", "patched_heads"}
     assert report["sink_score"]["strings"] == 24 and report["head_patching"]["named"]
     assert report["head_patching"]["together"]["rate_removed"] < 0.2

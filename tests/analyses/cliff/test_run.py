@@ -116,14 +116,15 @@ def test_the_report_has_the_fixed_interface(found: CliffFinding) -> None:
 
 def test_it_is_saved_with_tables_and_page(found: CliffFinding, tmp_path: Path) -> None:
     page = found.save(tmp_path).read_text()
-    assert {path.stem for path in (tmp_path / "tables").iterdir()} == TABLES == set(found.tables)
+    folder = tmp_path / "tables" / "cliff"
+    assert {path.stem for path in folder.iterdir()} == TABLES == set(found.tables)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved == found.to_dict()
-    heads = pd.read_csv(tmp_path / "tables" / "cliff" / "heads.csv")
+    heads = pd.read_csv(folder / "heads.csv")
     assert heads["rank"].to_list() == [head["rank"] for head in saved["heads"]]
     for panel in panels(saved):
         assert panel.title in page
-        assert panel.csv is None or (tmp_path / panel.csv).exists()
+        assert panel.csv is None or (folder / panel.csv).exists()
 
 
 def test_panels_are_drawn_from_json_alone_and_survive_absent_parts(found: CliffFinding) -> None:
