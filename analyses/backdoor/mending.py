@@ -13,9 +13,7 @@ from interp.capture.prompt_states import prompt_rows
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
 from interp.generation import Reply
-from interp.model.checkpoint import Checkpoint
 from probes.backdoors.repair.report import BeforeAfter, Effect, repair_report
-from probes.backdoors.repair.report import Effect, repair_report
 from probes.backdoors.repair.tune import RepairPlan, repair, save_repaired
 from probes.backdoors.search.requests import (
     PLACEMENTS,

@@ -12,11 +12,10 @@ from analyses.backdoor.report import BackdoorProvenance, RepairSection
 from analyses.shared.data import PromptData
 from analyses.shared.reports import NotMeasured
 from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.model.saving import require_trainable, require_unused
 from probes.backdoors.detectors.detectors import Readings
-from interp.checkpoint import Checkpoint
 from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.search.budget import Budget
 from probes.backdoors.search.journal import Journal

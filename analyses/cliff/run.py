@@ -17,11 +17,9 @@ from analyses.cliff.training import Training, train_copy
 from analyses.shared.data import PromptData
 from analyses.shared.prompts import rows_of
 from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
-from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
-from interp.model.saving import require_trainable, require_unused
 from interp.checkpoint import Checkpoint
-from interp.data.prompt_sets import PromptSet
+from interp.errors import InputError
+from interp.model.saving import require_trainable, require_unused
 from probes.cliff.example_selection import REFUSAL, SELECTORS, export_selected, select
 from probes.cliff.rollouts import encoded
 from probes.heads.head_ablation import all_heads

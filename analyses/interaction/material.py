@@ -12,9 +12,8 @@ from analyses.refusal.measuring.speak import Speaker
 from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.running import Progress
 from interp import organisms
-from interp.data.prompt_sets import Prompt, PromptSet
 from interp.checkpoint import Checkpoint
-from interp.data.prompt_sets import Prompt, builtin
+from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
 from probes.backdoors.switches.switches import (
     Measure,

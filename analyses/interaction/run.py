@@ -26,10 +26,9 @@ from analyses.shared.running import (
     stage,
 )
 from interp.capture.prompt_states import prompt_rows
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.data.prompt_sets import Prompt
-from interp.checkpoint import Checkpoint
-from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
 from probes.backdoors.search.requests import instruction_tokens
 from probes.backdoors.switches.adapters import Adapter

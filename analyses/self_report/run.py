@@ -16,8 +16,8 @@ from analyses.self_report.report import (
 )
 from analyses.shared.reports import NotMeasured
 from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
-from interp.checks import require_type
 from interp.checkpoint import Checkpoint
+from interp.checks import require_type
 from interp.errors import InputError
 from probes.backdoors.self_report.ask import Method
 from probes.backdoors.self_report.awareness import Awareness, awareness_at_k, chance

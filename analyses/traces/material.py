@@ -10,8 +10,8 @@ from analyses.shared.running import model_facts
 from analyses.traces.organism_runs import Draw, nothing, organism_traces
 from analyses.traces.report import AgentOrganism, BehaviourFacts
 from interp import organisms
-from interp.checks import named
 from interp.checkpoint import Checkpoint
+from interp.checks import named
 from interp.errors import InputError
 from interp.organisms.chat.grammar import distractor
 from interp.resolve import load

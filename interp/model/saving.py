@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import SafetensorError
 
 from interp.errors import InputError, first_line
-from interp.model.checkpoint import Checkpoint
+from interp.model.loaded import LoadedModel
 
 
 def save_checkpoint(
-    checkpoint: Checkpoint, folder: str | Path, beside: Mapping[str, Any] | None = None
+    checkpoint: LoadedModel, folder: str | Path, beside: Mapping[str, Any] | None = None
 ) -> Path:
     """Write weights, configuration and tokenizer; the folder appears whole or not at all.
 
@@ -62,7 +62,7 @@ def require_unused(folder: Path) -> None:
         raise InputError(f"{folder} exists and is not an empty folder; name another one.")
 
 
-def require_trainable(checkpoint: Checkpoint) -> None:
+def require_trainable(checkpoint: LoadedModel) -> None:
     """Check before a long run that a copy of a checkpoint can be trained.
 
     Raises:

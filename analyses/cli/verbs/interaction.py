@@ -14,9 +14,7 @@ from interp.errors import InputError
 if TYPE_CHECKING:
     from analyses.interaction.material import Quantity, Words
     from analyses.shared.running import Progress
-    from interp.model.checkpoint import Checkpoint
     from interp.checkpoint import Checkpoint
-    from interp.data.prompt_sets import Prompt
     from probes.backdoors.switches.switches import Switch
 
 

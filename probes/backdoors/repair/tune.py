@@ -34,7 +34,6 @@ from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.generation import replies
-from interp.model.checkpoint import Checkpoint
 from interp.model.saving import require_trainable, save_checkpoint
 from interp.resume.training_state import forget_training, resume_training, save_training
 from interp.training import SAVE_EVERY, Schedule, one_thread

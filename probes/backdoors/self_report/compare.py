@@ -18,9 +18,7 @@ import pandas as pd
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model.checkpoint import Checkpoint
 from interp.statistics.intervals import Interval, mean_interval, share_interval
-from interp.statistics.intervals import mean_interval, share_interval
 from probes.backdoors.self_report.ask import Method, ask, takes_system
 from probes.backdoors.self_report.questions import Question, system_prompts
 

@@ -12,10 +12,13 @@ from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
-from interp.model.checkpoint import Checkpoint
-from probes.cliff.fine_tuning import FineTuningPlan, _batch, _example, fine_tune, fine_tuning_cost
-from probes.cliff.fine_tuning import FineTuningPlan, _batch, _example, fine_tune
-from probes.cliff.fine_tuning import Schedule, _batch, _example, fine_tune
+from probes.cliff.fine_tuning import (
+    FineTuningPlan,
+    _batch,
+    _example,
+    fine_tune,
+    fine_tuning_cost,
+)
 from probes.cliff.rollouts import rollouts, template_markers
 from probes.scorers import Verdict
 
