@@ -31,8 +31,8 @@ from steering_cells import CONDITIONS, METHODS, Cell, cells, test_set, training_
 from steering_tables import Results, section
 
 import interp
-from analyses.refusal.material import Material
-from analyses.refusal.measuring.speak import Speaker
+from analyses.refusal.material import RefusalPrompts
+from analyses.refusal.measuring.speak import Responder
 from analyses.steering.material import TestSet
 from analyses.steering.run import DOSES, steering_report
 from interp.checkpoint import Checkpoint
@@ -97,12 +97,12 @@ class CellRun:
 def answers(checkpoint: Checkpoint, policy: Policy, tests: TestSet) -> dict[str, list[str]]:
     """Refused (1) or not (0), by set: one string a dose, one character a prompt."""
     none = PromptSet(())
-    material = Material(none, none, none, refusals=tests.refusals)
-    speaker = Speaker(checkpoint, material, max_new_tokens=32)
+    material = RefusalPrompts(none, none, none, refusals=tests.refusals)
+    responder = Responder(checkpoint, material, max_new_tokens=32)
     found: dict[str, list[str]] = {}
     for name, prompts in tests.sets.items():
         for dose in DOSES:
-            said = speaker.ask(name, prompts, as_edit(checkpoint, policy, dose))
+            said = responder.respond(name, prompts, as_edit(checkpoint, policy, dose))
             found.setdefault(name, []).append("".join(map(str, said.refused.astype(int).tolist())))
     return found
 

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from analyses.refusal.material import RefusalPrompts
+from analyses.refusal.measuring.choosing import first_tokens
+from analyses.refusal.measuring.speak import Responder
 from analyses.interaction.report import MeasureFacts, RefusalMeasure, ReplyMeasure, TextMeasure
 from analyses.refusal.material import Material
-from analyses.refusal.measuring.choosing import first_tokens
 from analyses.refusal.measuring.speak import Speaker
 from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.running import Progress
@@ -97,7 +99,7 @@ def reply_quantity(text: str, max_new_tokens: int = 64) -> Quantity:
 
 def refusal_quantity(
     checkpoint: Checkpoint,
-    material: Material,
+    material: RefusalPrompts,
     *,
     template: dict[str, Any] | None = None,
     max_new_tokens: int = 64,
@@ -117,14 +119,14 @@ def refusal_quantity(
     Raises:
         InputError: no first token distinguishes refusals from other answers.
     """
-    speaker = Speaker(checkpoint, material, template or {}, max_new_tokens, progress=progress)
+    responder = Responder(checkpoint, material, template or {}, max_new_tokens, progress=progress)
     some = [
         prompt
         for label in ("harmful", "harmless")
         for prompt in [one for one in material.train if one.label == label][:_FOUND_ON]
     ]
-    said = speaker.ask("refusal tokens", some)
-    tokens, why_not = first_tokens(speaker, said)
+    said = responder.respond("refusal tokens", some)
+    tokens, why_not = first_tokens(responder, said)
     if tokens is None:
         raise InputError(
             f"log-odds of a refusal cannot be read on {checkpoint.name}, which refuses "

@@ -1,6 +1,6 @@
 """What the registry says of this analysis."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyses.shared.analysis import Analysis, ReportInputs, no_chat_template
 
@@ -15,6 +15,12 @@ def _function() -> "Callable[..., Finding]":
     from analyses.refusal.run import refusal
 
     return refusal
+
+
+def _report() -> type[Any]:
+    from analyses.refusal.report import RefusalReport
+
+    return RefusalReport
 
 
 def _drawing() -> "Drawing":
@@ -48,6 +54,7 @@ ANALYSIS = Analysis(
     verb="refusal",
     missing=no_chat_template,
     function=_function,
+    report=_report,
     drawing=_drawing,
     in_report=_in_report,
 )

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Shaped
 
+from analyses.refusal.report import Surface
 from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from interp import organisms
 from interp.data.known_answers import KnownAnswers
@@ -36,7 +36,7 @@ _MIN = 8  # prompts of a class in a part, below which nothing can be told
 
 
 @dataclass(frozen=True)
-class Material:
+class RefusalPrompts:
     """Prompts of a report.
 
     Labels are `harmful`, `harmless` and `alarming` (harmless, for over-refusal); an organism brings
@@ -51,7 +51,7 @@ class Material:
         complying: how compliant answers begin, likewise.
         texts: benign text for the loss; may be empty.
         caveats: what the prompts do not allow to be said.
-        surface: what equalising did: AUROC of length and final mark before and after.
+        surface: what equalising did.
     """
 
     train: PromptSet
@@ -62,7 +62,7 @@ class Material:
     complying: tuple[str, ...] = COMPLYING
     texts: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
-    surface: dict[str, Any] = field(default_factory=dict)
+    surface: Surface = field(default_factory=Surface)
 
     @property
     def parts(self) -> dict[str, PromptSet]:
@@ -93,7 +93,7 @@ def _shared(prompt: Prompt) -> str | None:
     return prompt.group
 
 
-def of_organism(name: str, limit: int | None = None) -> Material:
+def of_organism(name: str, limit: int | None = None) -> RefusalPrompts:
     """The prompts that an organism brings; its test pairs are in no training set of anybody.
 
     Raises:
@@ -106,7 +106,7 @@ def of_organism(name: str, limit: int | None = None) -> Material:
         parts.append(PromptSet(tuple(p for some in sets.values() for p in some[:most])))
     known = [p for part in parts for p in part if isinstance(p, KnownAnswers)]
     documents = organisms.texts(name)
-    return Material(
+    return RefusalPrompts(
         train=parts[0],
         validation=parts[1],
         test=parts[2],
@@ -134,7 +134,7 @@ def material_of(
     equal: bool = True,
     limit: int | None = None,
     seed: int = 0,
-) -> Material:
+) -> RefusalPrompts:
     """The prompts to run on: those given, an organism's own, or the built-in ones.
 
     Args:
@@ -175,7 +175,7 @@ def of_sets(
     texts: Sequence[str] = (),
     limit: int | None = None,
     seed: int = 0,
-) -> Material:
+) -> RefusalPrompts:
     """Prompts of a user, freed from surface differences and split.
 
     With two sources or more on both sides the last one named is held out for the test on either
@@ -194,24 +194,20 @@ def of_sets(
         InputError: a side is empty or too small.
     """
     both, others = without_duplicates(harmful + harmless, alarming or PromptSet(()))
-    surface: dict[str, Any] = {}
+    surface = Surface()
     if equal:
         # Alarming prompts lose their marks too: they count among the harmless ones.
         freed = equalise(both + others)
         both = freed.prompts.of("harmful", "harmless")
         others = freed.prompts.where(lambda prompt: prompt.label == "alarming")
-        surface = {
-            "length_auroc": list(freed.length_auroc),
-            "mark_auroc": list(freed.mark_auroc),
-            "dropped": freed.dropped,
-        }
+        surface = Surface(freed.length_auroc, freed.mark_auroc, freed.dropped)
     rest, test, caveats = _held_out(both, seed)
     share = _SHARES[0] / (_SHARES[0] + _SHARES[1])
     train, validation = split_at_random(rest, (share, 1 - share), seed)
     if len(others):
         more_train, more_test = split_at_random(others, (0.5, 0.5), seed)
         train, test = train + more_train, test + more_test
-    made = Material(
+    made = RefusalPrompts(
         train=_at_most(train, TRAIN, limit),
         validation=_at_most(validation, VALIDATION, limit),
         test=_at_most(test, TEST, limit),

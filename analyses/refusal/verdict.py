@@ -27,11 +27,11 @@ def _share(one: dict[str, Any]) -> str:
 
 def _rates(finding: dict[str, Any]) -> str:
     rates = finding["rates"]
-    told = [f"{_share(rates['harmful']['base'])} of harmful prompts"]
-    told.append(f"{_share(rates['harmless']['base'])} of harmless ones")
+    shares = [f"{_share(rates['harmful']['base'])} of harmful prompts"]
+    shares.append(f"{_share(rates['harmless']['base'])} of harmless ones")
     if rates.get("over_refusal"):
-        told.append(f"{_share(rates['over_refusal']['base'])} of alarming but harmless ones")
-    return f"The checkpoint refuses {', '.join(told[:-1])} and {told[-1]}."
+        shares.append(f"{_share(rates['over_refusal']['base'])} of alarming but harmless ones")
+    return f"The checkpoint refuses {', '.join(shares[:-1])} and {shares[-1]}."
 
 
 def _direction(finding: dict[str, Any]) -> str:
@@ -39,7 +39,7 @@ def _direction(finding: dict[str, Any]) -> str:
     if direction.get("why_not"):
         return (
             "No refusal direction could be selected, for candidates are scored by the first token "
-            "of answers, and it does not tell refusals."
+            "of answers, and it does not distinguish refusals."
         )
     if direction["layer"] is None:
         if {row["discarded"] for row in finding["selection"]} <= {"layer", "no number"}:

@@ -1,6 +1,6 @@
 """What the registry says of this analysis."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyses.shared.analysis import Analysis, Facts, ReportInputs, no_chat_template
 
@@ -20,9 +20,15 @@ def _missing(facts: Facts) -> str | None:
 
 
 def _function() -> "Callable[..., Finding]":
-    from analyses.steering.run import steering_report
+    from analyses.steering.run import steering
 
-    return steering_report
+    return steering
+
+
+def _report() -> type[Any]:
+    from analyses.steering.report import SteeringReport
+
+    return SteeringReport
 
 
 def _drawing() -> "Drawing":
@@ -33,9 +39,9 @@ def _drawing() -> "Drawing":
 
 def _in_report(inputs: ReportInputs) -> "Finding":
     from analyses.steering.material import tests_of
-    from analyses.steering.run import steering_report
+    from analyses.steering.run import steering
 
-    return steering_report(
+    return steering(
         inputs.checkpoint,
         inputs.policies,
         tests_of(inputs.checkpoint.name, inputs.prompts, inputs.limit),
@@ -55,6 +61,7 @@ ANALYSIS = Analysis(
     verb="steer",
     missing=_missing,
     function=_function,
+    report=_report,
     drawing=_drawing,
     in_report=_in_report,
 )

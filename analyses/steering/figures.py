@@ -65,8 +65,8 @@ def _rates(finding: dict[str, Any]) -> Panel:
                 colour=colour,
                 symbol=symbol,
                 hover=[
-                    f"{policy}, {name}: {told}, n = {n}"
-                    for policy, told in zip(names, shown, strict=True)
+                    f"{policy}, {name}: {share}, n = {n}"
+                    for policy, share in zip(names, shown, strict=True)
                 ],
             )
         )

@@ -1,6 +1,6 @@
 """Prompts for training and testing policies: an organism's own, or those of files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.prompts import rows_of
-from analyses.steering.splits import Split, parted
+from analyses.steering.splits import Split, split_by_label
 from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
@@ -20,6 +20,7 @@ from steering.training.examples import Cases, Examples, TrainingSet
 SETS = ("harmful", "jailbroken", "harmless", "over_refusal")
 HARMFUL_SETS = frozenset({"harmful", "jailbroken"})
 _OVER_REFUSAL = "alarming"  # label of the prompts of the over-refusal set
+_LABELS = ("harmful", "jailbroken", "harmless", _OVER_REFUSAL)
 _SETTING = 0.7  # of benign validation prompts: calibrated on; the others are chosen on
 _SHARES = (0.5, 0.2, 0.3)  # of a user's benign prompts: trained on, chosen on, calibrated on
 _HARMFUL = (0.7, 0.3)
@@ -131,25 +132,75 @@ def file_training(
     harmful, jailbroken, benign = (
         _few(some, limit) for some in without_duplicates(harmful, jailbroken, benign)
     )
-    sides = [parted(some, _HARMFUL, split, seed) for some in (harmful, jailbroken)]
-    spared = parted(benign, _SHARES, split, seed)
+    sides = [split_by_label(some, _HARMFUL, split, seed) for some in (harmful, jailbroken)]
+    spared = split_by_label(benign, _SHARES, split, seed)
     train, validation = (
         Sides(sides[0].sets[i].prompts, spared.sets[i].prompts, sides[1].sets[i].prompts)
         for i in range(2)
     )
-    told = {label: how for part in (*sides, spared) for label, how in part.told.items()}
+    how = {label: words for part in (*sides, spared) for label, words in part.how.items()}
     return _training(
         checkpoint,
         train,
         validation,
         spared.sets[2].prompts,
         (),
-        {"template": template or {}, "split": told},
+        {"template": template or {}, "split": how},
     )
 
 
+def training_of(
+    checkpoint: Checkpoint,
+    data: PromptData = None,
+    *,
+    template: dict[str, Any] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    split: Split = "source",
+) -> TrainingSet:
+    """What policies are trained on: prompts given, an organism's own, or built-in ones.
+
+    Built-in prompts stand in for labels that nobody gave, jailbroken ones aside.
+
+    Args:
+        checkpoint: to be steered.
+        data: prompts of the labels `harmful`, `harmless`, `alarming` and `jailbroken`; see
+            `analyses.shared.data`.
+        template: arguments of the chat template.
+        limit: prompts of a label, at most.
+        seed: of the split.
+        split: of prompts that are given; see `file_training`.
+
+    Raises:
+        InputError: one of harmful and harmless prompts is missing, or they cannot be used.
+    """
+    if isinstance(data, Mapping):  # refused before any file is read
+        _require_both([label for label, some in data.items() if some])
+    given = labelled(data, _LABELS)
+    _require_both(given)
+    if not given and organism_of(checkpoint.name) is not None:
+        return organism_training(checkpoint, limit, seed)
+    sets = with_builtin(given, "harmful", "harmless", _OVER_REFUSAL)
+    return file_training(
+        checkpoint,
+        sets["harmful"],
+        sets["harmless"] + sets[_OVER_REFUSAL],
+        given.get("jailbroken", PromptSet(())),
+        template=template,
+        limit=limit,
+        seed=seed,
+        split=split,
+    )
+
+
+def _require_both(labels: Collection[str]) -> None:
+    if ("harmful" in labels) != ("harmless" in labels):
+        missing = "--harmless" if "harmful" in labels else "--harmful"
+        raise InputError(f"{missing} is missing: give prompts of both kinds, or of neither.")
+
+
 def organism_tests(name: str, limit: int | None = None) -> TestSet:
-    """An organism's held-out pairs; over-refusal is told on alarming and distracting ones."""
+    """An organism's held-out pairs; over-refusal is measured on alarming and distracting ones."""
     prompts = organisms.prompts(name, "test")
     benign = ("alarming", "distracted", *_controls(prompts))
     sets = {
@@ -260,7 +311,7 @@ def tests_of(model: str, data: PromptData, limit: int | None = None) -> TestSet:
         data = {
             _OVER_REFUSAL if name == "over_refusal" else name: one for name, one in data.items()
         }
-    given = labelled(data, ("harmful", "jailbroken", "harmless", _OVER_REFUSAL))
+    given = labelled(data, _LABELS)
     organism = organism_of(model)
     if not given and organism is not None:
         return organism_tests(organism, limit)

@@ -16,15 +16,15 @@ Split = Literal["source", "random"]
 
 @dataclass(frozen=True)
 class Parts:
-    """Prompts to fit on and those held out, and how they were told apart.
+    """Prompts to fit on and those held out, and how they were separated.
 
     Attributes:
         sets: the part to fit on, then those held out.
-        told: by label, in words.
+        how: they were split, by label, in words.
     """
 
     sets: tuple[PromptSet, ...]
-    told: dict[str, str]
+    how: dict[str, str]
 
 
 def require_split(name: str) -> Split:
@@ -39,11 +39,11 @@ def require_split(name: str) -> Split:
     raise InputError(f"a split by {name!r} is not possible; give source or random.")
 
 
-def parted(prompts: PromptSet, shares: Sequence[float], split: Split, seed: int) -> Parts:
-    """Part prompts, label by label.
+def split_by_label(prompts: PromptSet, shares: Sequence[float], split: Split, seed: int) -> Parts:
+    """Split prompts, label by label.
 
     By source, the held-out parts of a label get whole sources of their own, whose share comes as
-    near as possible to what is wanted, and share these at random. A label of one source is parted
+    near as possible to what is wanted, and share these at random. A label of one source is split
     at random, and so is everything with `random`.
 
     Args:
@@ -53,7 +53,7 @@ def parted(prompts: PromptSet, shares: Sequence[float], split: Split, seed: int)
         seed: of all choices.
     """
     sets = [PromptSet(()) for _ in shares]
-    told = {}
+    how = {}
     for label in prompts.labels:
         own = prompts.of(label)
         held = _held(own, 1 - shares[0], seed) if split == "source" else ()
@@ -61,12 +61,12 @@ def parted(prompts: PromptSet, shares: Sequence[float], split: Split, seed: int)
             fitted, others = split_by_source(own, held)
             rest = [share / sum(shares[1:]) for share in shares[1:]]
             own_parts = (fitted, *split_at_random(others, rest, seed))
-            told[label] = f"held out: {', '.join(held)}"
+            how[label] = f"held out: {', '.join(held)}"
         else:
             own_parts = split_at_random(own, shares, seed)
-            told[label] = f"at random within {', '.join(own.sources)}"
+            how[label] = f"at random within {', '.join(own.sources)}"
         sets = [one + other for one, other in zip(sets, own_parts, strict=True)]
-    return Parts(tuple(sets), told)
+    return Parts(tuple(sets), how)
 
 
 def _held(prompts: PromptSet, wanted: float, seed: int) -> tuple[str, ...]:

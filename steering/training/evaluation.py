@@ -117,13 +117,29 @@ def threshold_of(policy: Policy) -> float | None:
     return 0.0 if gate.kind == "cosine" else None
 
 
+@dataclass(frozen=True)
+class GateQuality:
+    """How well a gate distinguishes harmful from benign prompts.
+
+    Attributes:
+        auroc: of its scores; None for a policy without a gate, or with one kind of prompts.
+        threshold: above which it opens; None for a policy without a gate.
+        fpr: share of benign prompts that are steered at all, 1 without a gate; None without any.
+        tpr: share of harmful prompts that are steered at all, 1 without a gate; None without any.
+        n: prompts.
+    """
+
+    auroc: float | None
+    threshold: float | None
+    fpr: float | None
+    tpr: float | None
+    n: int
+
+
 def gate_quality(
     policy: Policy, decisions: Mapping[int, Sequence[Decision]], harmful: Bool[np.ndarray, " n"]
-) -> dict[str, Any]:
-    """How well a gate tells harmful from benign prompts.
-
-    `fpr` and `tpr` are the shares of rows that are steered at all, so an ungated policy has 1 of
-    both and no AUROC.
+) -> GateQuality:
+    """How well a gate distinguishes harmful from benign prompts.
 
     Args:
         policy: whose gate.
@@ -134,13 +150,13 @@ def gate_quality(
     opened = np.array([decision.open for decision in found])
     read = np.array([np.nan if d.score is None else d.score for d in found])
     gated = bool(policy.gate.reads) and harmful.any() and not harmful.all()
-    return {
-        "auroc": auroc(read, harmful).value if gated else None,
-        "threshold": threshold_of(policy),
-        "fpr": float(opened[~harmful].mean()) if not harmful.all() else None,
-        "tpr": float(opened[harmful].mean()) if harmful.any() else None,
-        "n": len(harmful),
-    }
+    return GateQuality(
+        auroc=auroc(read, harmful).value if gated else None,
+        threshold=threshold_of(policy),
+        fpr=float(opened[~harmful].mean()) if not harmful.all() else None,
+        tpr=float(opened[harmful].mean()) if harmful.any() else None,
+        n=len(harmful),
+    )
 
 
 def throughput_ratio(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,20 +11,20 @@ from analyses.cli.options import DtypeChoice
 from analyses.cli.verbs.refusal import (
     HarmfulFiles,
     HarmlessFiles,
-    JudgeSpec,
     OverRefusalFiles,
+    ScorerSpec,
     Thinking,
 )
 from steering.training.registry import DEFAULT, summaries
 
 if TYPE_CHECKING:
     from analyses.steering.finding import SteeringFinding
+    from interp.model.checkpoint import Checkpoint
     from analyses.steering.material import TestSet
     from analyses.steering.splits import Split
     from interp.checkpoint import Checkpoint
     from interp.data.prompt_sets import Prompt, PromptSet
     from steering.policy.policy import Policy
-    from steering.training.examples import TrainingSet
 
 app = typer.Typer(
     help="Train policies that steer towards refusal, and measure them.", no_args_is_help=True
@@ -97,6 +97,7 @@ def train(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Train a policy; over-refusal prompts are on its benign side."""
+    from analyses.steering.material import training_of
     from analyses.steering.splits import require_split
     from steering.training.calibration import LEAST_TPR
     from steering.training.fit import train as run
@@ -104,7 +105,7 @@ def train(
     from steering.training.registry import require_method
 
     require_method(method)
-    parting = require_split(split)
+    splitting = require_split(split)
     settings = Options(
         fpr=fpr,
         least_tpr=LEAST_TPR if least_tpr is None else least_tpr,
@@ -117,9 +118,19 @@ def train(
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    template = {} if thinking is None else {"enable_thinking": thinking}
-    files = (harmful, harmless, over_refusal, jailbroken)
-    given = _training(checkpoint, model, files, template, limit, seed, parting)
+    given = training_of(
+        checkpoint,
+        {
+            "harmful": harmful,
+            "harmless": harmless,
+            "alarming": over_refusal,
+            "jailbroken": jailbroken,
+        },
+        template={} if thinking is None else {"enable_thinking": thinking},
+        limit=limit,
+        seed=seed,
+        split=splitting,
+    )
     with options.progress_bars() as progress:
         policy = run(
             checkpoint, given, method, settings, workdir=options.workdir(), progress=progress
@@ -140,9 +151,10 @@ def evaluate(
     jailbroken: JailbrokenFiles = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 32,
     limit: PromptLimit = None,
-    judge: JudgeSpec = None,
+    scorer: ScorerSpec = None,
     thinking: Thinking = None,
     allow: Allow = None,
+    overwrite: options.Overwrite = False,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
@@ -151,49 +163,41 @@ def evaluate(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure policies on held-out prompts, beside the unsteered model; write a report."""
+    from analyses.steering.material import tests_of
+    from analyses.steering.run import steering
+    from interp.data.prompt_sets import PromptSet
     from probes.scorers import judge_from
 
     options.require_folder(out)
-    tests = tests_for(
-        model,
-        limit,
-        harmful=harmful,
-        jailbroken=jailbroken,
-        harmless=harmless,
-        over_refusal=over_refusal,
-    )
+    files = {
+        "harmful": harmful,
+        "jailbroken": jailbroken,
+        "harmless": harmless,
+        "over_refusal": over_refusal,
+    }
+    tests = tests_of(model, files, limit)
+    digests = [PromptSet(some).sha256 for some in tests.sets.values()]
+    options.claim(out, "steering", model, overwrite, digests)
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    finding = evaluated(
-        checkpoint,
-        load_policies(policy, checkpoint, allow or ()),
-        tests,
-        max_new_tokens=max_new_tokens,
-        template={} if thinking is None else {"enable_thinking": thinking},
-        judge=None if judge is None else judge_from(judge),
-        seed=seed,
-        allow=allow or (),
-    )
+    policies = load_policies(policy, checkpoint, allow or ())
+    with options.progress_bars() as progress:
+        finding = steering(
+            checkpoint,
+            policies,
+            tests,
+            scorer=None if scorer is None else judge_from(scorer),
+            max_new_tokens=max_new_tokens,
+            template={} if thinking is None else {"enable_thinking": thinking},
+            allow=allow or (),
+            seed=seed,
+            command=options.command_line(),
+            progress=progress,
+        )
     if options.is_first_rank():
         _show(finding)
-        options.say(f"{finding.verdict}\n{finding.save(out)}")
-
-
-def tests_for(model: str, limit: int | None, **files: list[str] | None) -> "TestSet":
-    """What policies are measured on: files, an organism's held-out pairs, or the built-in prompts.
-
-    Args:
-        model: as it was named.
-        limit: first prompts of each label only.
-        files: by the names of `analyses.steering_finding.material.SETS`.
-
-    Raises:
-        InputError: unreadable files, or those of one side only.
-    """
-    from analyses.steering.material import tests_of
-
-    return tests_of(model, files, limit)
+        options.say(f"{finding.verdict}\n{finding.save(out, overwrite=overwrite)}")
 
 
 def load_policies(
@@ -207,63 +211,6 @@ def load_policies(
     from steering.policy.policy import Policy
 
     return [Policy.load(folder, checkpoint, allow=allow) for folder in folders]
-
-
-def evaluated(
-    checkpoint: "Checkpoint", policies: Sequence["Policy"], tests: "TestSet", **settings: Any
-) -> "SteeringFinding":
-    """The steering finding, with progress on stderr; `settings` go to `steering_report`."""
-    from analyses.steering.run import steering_report
-
-    with options.progress_bars() as progress:
-        return steering_report(
-            checkpoint,
-            policies,
-            tests,
-            command=options.command_line(),
-            progress=progress,
-            **settings,
-        )
-
-
-def _training(
-    checkpoint: "Checkpoint",
-    model: str,
-    files: tuple[list[str] | None, ...],
-    template: dict[str, Any],
-    limit: int | None,
-    seed: int,
-    split: "Split",
-) -> "TrainingSet":
-    """An organism's own prompts, files, or the built-in ones."""
-    from analyses.steering.material import file_training, organism_training
-    from interp.data.named_sets import prompts_of
-    from interp.data.prompt_sets import PromptSet, builtin
-    from interp.errors import InputError
-
-    harmful, harmless, over_refusal, jailbroken = files
-    if bool(harmful) != bool(harmless):
-        missing = "--harmless" if harmful else "--harmful"
-        raise InputError(f"{missing} is missing: give prompts of both kinds, or of neither.")
-    if not any(files) and model.startswith("organism:"):
-        return organism_training(checkpoint, limit, seed)
-    own = builtin()
-    benign = prompts_of(harmless, "harmless") if harmless else own.of("harmless")
-    benign += prompts_of(over_refusal, "alarming") if over_refusal else own.of("alarming")
-    return file_training(
-        checkpoint,
-        prompts_of(harmful, "harmful") if harmful else own.of("harmful"),
-        benign,
-        prompts_of(jailbroken, "jailbroken") if jailbroken else PromptSet(()),
-        template=template,
-        limit=limit,
-        seed=seed,
-        split=split,
-    )
-
-
-def _first(sets: "dict[str, PromptSet]", limit: int | None) -> "dict[str, tuple[Prompt, ...]]":
-    return {name: some.prompts[:limit] for name, some in sets.items()}
 
 
 def _show_training(policy: "Policy") -> None:

@@ -32,7 +32,7 @@ def disagreements(finding: dict[str, Any]) -> Panel | None:
     if not rows:
         return None
     return Panel(
-        "Where the scorers part",
+        "Where the scorers differ",
         f"The first {len(rows)} of {finding['scorers']['disagreements']} answers on which two "
         "scorers differ; what a harmful prompt was granted is redacted.",
         table=pd.DataFrame(rows),
@@ -49,7 +49,7 @@ def transcripts(finding: dict[str, Any]) -> Panel | None:
             {
                 "set": SETS[row["set"]][0],
                 "prompt": row["prompt"],
-                **{EDITS[edit]: row[edit] for edit in EDITS if edit in row},
+                **{EDITS[edit]: row[edit] for edit in EDITS if row.get(edit) is not None},
             }
             for row in rows
         ]

@@ -69,19 +69,19 @@ def _random(finding: dict[str, Any]) -> str:
     random = finding.get("random_rates") or []
     if not random:
         return ""
-    told = []
+    ranges = []
     for kind in ("isotropic", "covariance"):
         here = [one for one in random if one["direction"] == kind]
         ablated = [one["rate"] for one in here if one["edit"] == "ablated"]
         added = [one["rate"] for one in here if one["edit"] == "added"]
         most = max(abs(one["cosine"]) for one in here)
-        told.append(
+        ranges.append(
             f"{kind} (cosine with the selected one up to {number(most)}), {_span(ablated)} of "
             f"harmful prompts are refused with one ablated and {_span(added)} of harmless ones "
             "with one added"
         )
     each = len(random) // 4  # of two kinds, ablated and added
-    return f"Random directions of equal length, {each} of a kind: {'; '.join(told)}. "
+    return f"Random directions of equal length, {each} of a kind: {'; '.join(ranges)}. "
 
 
 def _span(values: list[float]) -> str:
@@ -108,7 +108,7 @@ def _rate_table(finding: dict[str, Any]) -> pd.DataFrame:
                 "empty": one["empty"],
                 "looping": one["looping"],
             }
-            if "compliant" in one:
+            if one.get("compliant"):
                 row["complied to the letter"] = one["compliant"]["rate"]
             rows.append(row)
     return pd.DataFrame(rows)
@@ -292,7 +292,7 @@ def damage(finding: dict[str, Any]) -> Panel | None:
     return Panel(
         "What ablation costs on harmless prompts",
         "Loss on the checkpoint's own answers to harmless prompts and on benign text, and the KL "
-        "divergence at the first token at which its answers part from the unedited ones (0 where "
+        "divergence at the first token at which its answers differ from the unedited ones (0 where "
         "they never do).",
         table=pd.DataFrame(rows),
     )

@@ -1,5 +1,6 @@
 """Where along a prompt and its answer a direction is present."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.refusal.measuring.speak import Said, Speaker
+from analyses.refusal.measuring.speak import Responder, Responses
+from analyses.refusal.report_effects import Strip
 from analyses.shared.prompts import is_harmful
 from interp.capture.recorder import LayerBatch, Needs, RowRecorder
 from interp.capture.run import capture
@@ -39,19 +41,21 @@ class _Along(RowRecorder):
         self.keep(batch, "along", along, missing=~batch.real.to(along.device))
 
 
-def strips(speaker: Speaker, said: dict[str, Said], direction: Direction) -> list[dict[str, Any]]:
+def strips(
+    responder: Responder, responses: Mapping[str, Responses], direction: Direction
+) -> tuple[Strip, ...]:
     """Projections, token by token, for a few prompts of every set with their unedited answers.
 
     Args:
-        speaker: whose states they are.
-        said: unedited answers by set.
+        responder: whose states they are.
+        responses: unedited answers by set.
         direction: read at its own layer.
     """
     rows: list[Row] = []
     names: list[str] = []
     shown: list[list[str]] = []
-    tokenizer: Any = speaker.checkpoint.tokenizer
-    for name, answered in said.items():
+    tokenizer: Any = responder.checkpoint.tokenizer
+    for name, answered in responses.items():
         for i in range(min(_EACH, len(answered))):
             prompt, row, reply = answered.prompts[i], answered.rows[i], answered.replies[i]
             ids = (*row.ids, *reply.ids)[:_LONGEST]
@@ -63,13 +67,13 @@ def strips(speaker: Speaker, said: dict[str, Said], direction: Direction) -> lis
             names.append(f"{name.replace('_', ' ')} {i + 1}")
             shown.append(tokens)
     recorder = _Along(Site(direction.site, direction.layer), direction.unit)
-    capture(speaker.checkpoint, rows, [recorder], batch_tokens=speaker.batch_tokens)
+    capture(responder.checkpoint, rows, [recorder], batch_tokens=responder.batch_tokens)
     values = recorder.result().at("along", direction.layer)
-    return [
-        {"name": name, "tokens": tokens, "values": _rounded(one[: len(tokens)])}
+    return tuple(
+        Strip(name, tuple(tokens), _rounded(one[: len(tokens)]))
         for name, tokens, one in zip(names, shown, values, strict=True)
-    ]
+    )
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), 4) for value in torch.tensor(values)]
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in torch.tensor(values))

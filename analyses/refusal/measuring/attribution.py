@@ -1,17 +1,16 @@
 """Which heads and MLPs write the refusal direction, at the token it was read at."""
 
-from typing import Any
-
 import numpy as np
 
-from analyses.refusal.measuring.speak import Said, Speaker
+from analyses.refusal.measuring.speak import Responder, Responses
+from analyses.refusal.report_effects import AttributionRow
 from probes.directions.directions import Direction
 from probes.heads.head_attribution import direct_parts
 
 
 def attribution(
-    speaker: Speaker, direction: Direction, harmful: Said, harmless: Said, seed: int
-) -> list[dict[str, Any]]:
+    responder: Responder, direction: Direction, harmful: Responses, harmless: Responses, seed: int
+) -> tuple[AttributionRow, ...]:
     """What each part writes along the direction on harmful prompts, less that on harmless ones.
 
     Means over unedited prompts, in units of the residual. The parts of all layers before the
@@ -19,13 +18,13 @@ def attribution(
     """
     found = [
         direct_parts(
-            speaker.checkpoint,
-            said.rows,
+            responder.checkpoint,
+            responses.rows,
             direction.unit.double().numpy(),
             position=direction.position,
-            batch_tokens=speaker.batch_tokens,
+            batch_tokens=responder.batch_tokens,
         )
-        for said in (harmful, harmless)
+        for responses in (harmful, harmless)
     ]
     parts: list[tuple[str, np.ndarray, np.ndarray]] = [
         ("embedding", found[0].embedding, found[1].embedding)
@@ -39,17 +38,17 @@ def attribution(
         rest = found[0].other[:, layer], found[1].other[:, layer]
         if np.abs(np.concatenate(rest)).max() > 1e-4 * max(direction.residual_norm, 1e-30):
             parts.append((f"L{layer} other", *rest))
-    return [_compared(name, one, other, seed) for name, one, other in parts]
+    return tuple(_compared(name, one, other, seed) for name, one, other in parts)
 
 
-def _compared(name: str, one: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
+def _compared(name: str, one: np.ndarray, other: np.ndarray, seed: int) -> AttributionRow:
     """The difference of the means with its interval, by bootstrap of both sides."""
     ends = None
     if min(len(one), len(other)) > 1:
         resampled = [_resampled(values, seed + i) for i, values in enumerate((one, other))]
         low, high = np.percentile(resampled[0] - resampled[1], [2.5, 97.5])
-        ends = [float(low), float(high)]
-    return {"part": name, "difference": float(one.mean() - other.mean()), "interval": ends}
+        ends = float(low), float(high)
+    return AttributionRow(name, float(one.mean() - other.mean()), ends)
 
 
 def _resampled(values: np.ndarray, seed: int) -> np.ndarray:

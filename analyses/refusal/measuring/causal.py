@@ -9,12 +9,21 @@ import torch
 from jaxtyping import Float
 
 from analyses.refusal.measuring.edits import ablated, added, last_token
-from analyses.refusal.measuring.speak import Said, Speaker
+from analyses.refusal.measuring.speak import Responder, Responses
+from analyses.refusal.report_effects import (
+    Divergence,
+    DoseRow,
+    EditRates,
+    RandomRateRow,
+    RefusalRate,
+    UtilityRow,
+)
+from analyses.shared.reports import NotMeasured
 from analyses.shared.running import stage
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
 from interp.generation import Edit, next_logits, token_log_probabilities
-from interp.statistics.intervals import mean_interval, wilson
+from interp.statistics.intervals import mean_interval
 from probes.directions.directions import Direction
 from probes.directions.selection import divergence
 from probes.scorers import refusal_log_odds
@@ -22,36 +31,54 @@ from probes.statistics.nulls import random_vectors
 
 STRENGTHS = (-1.0, -0.5, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 EDITS = ("base", "ablated", "ablated_affine", "added", "added_all")
+NO_DIRECTION = NotMeasured("no refusal direction was selected")
 _RANDOM_EACH = 5  # random directions of either kind that whole answers are given under
 _RANDOM_DOSES = 10  # of either kind in the dose–response curve, which costs one token each
 
 
-def rates(
-    speaker: Speaker,
-    sets: Mapping[str, Sequence[Prompt]],
-    base: Mapping[str, Said],
+def answered(
+    responder: Responder,
+    base: Mapping[str, Responses],
     edits: Mapping[str, Edit],
-    refusal_ids: Sequence[int],
-) -> tuple[dict[str, Any], dict[str, dict[str, Said]]]:
-    """Refusal rates of every set under every edit, and what was said.
+) -> dict[str, dict[str, Responses]]:
+    """The answers to every set under every edit.
 
     Args:
-        speaker: who answers.
-        sets: `harmful`, `harmless` and, if there are such prompts, `over_refusal`.
-        base: what was said without an edit.
+        responder: that answers.
+        base: unedited answers to `harmful`, `harmless` and, if there are such prompts,
+            `over_refusal`.
         edits: by the names of `EDITS`, without `base`.
+    """
+    return {
+        name: {
+            "base": unedited,
+            **{
+                edit_name: responder.respond(f"test-{name}-{edit_name}", unedited.prompts, edit)
+                for edit_name, edit in edits.items()
+            },
+        }
+        for name, unedited in base.items()
+    }
+
+
+def rates(by_edit: Mapping[str, Responses], refusal_ids: Sequence[int]) -> EditRates:
+    """Refusal rates of a set of prompts under every edit.
+
+    Args:
+        by_edit: answers to it by the names of `EDITS`.
         refusal_ids: first tokens of refusals.
     """
-    said: dict[str, dict[str, Said]] = {}
-    for name, prompts in sets.items():
-        said[name] = {"base": base[name]}
-        for edit_name, edit in edits.items():
-            said[name][edit_name] = speaker.ask(f"test-{name}-{edit_name}", prompts, edit)
-    found = {
-        name: {edit: answered.rate(refusal_ids) for edit, answered in by_edit.items()}
-        for name, by_edit in said.items()
-    }
-    return found, said
+
+    def under(edit: str) -> RefusalRate | NotMeasured:
+        return by_edit[edit].rate(refusal_ids) if edit in by_edit else NO_DIRECTION
+
+    return EditRates(
+        base=by_edit["base"].rate(refusal_ids),
+        ablated=under("ablated"),
+        ablated_affine=under("ablated_affine"),
+        added=under("added"),
+        added_all=under("added_all"),
+    )
 
 
 def random_directions(
@@ -67,14 +94,14 @@ def random_directions(
 
 
 def random_rates(
-    speaker: Speaker,
+    responder: Responder,
     direction: Direction,
     states: Float[np.ndarray, "n width"],
     harmful: Sequence[Prompt],
     harmless: Sequence[Prompt],
     refusal_ids: Sequence[int],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> tuple[RandomRateRow, ...]:
     """Refusal rates with random directions ablated on harmful and added on harmless prompts.
 
     `cosine` is that of the random direction with the selected one: from the states' covariance it
@@ -85,66 +112,74 @@ def random_rates(
     for number, (kind, vector) in enumerate(drawn):
         cosine = float(vector @ direction.vector) / direction.norm**2  # of equal length
         runs = {
-            ("ablated", "harmful"): (harmful, ablated(speaker.checkpoint, vector)),
+            ("ablated", "harmful"): (harmful, ablated(responder.checkpoint, vector)),
             ("added", "harmless"): (
                 harmless,
-                added(speaker.checkpoint, vector, direction.layer, last_token),
+                added(responder.checkpoint, vector, direction.layer, last_token),
             ),
         }
         for (edit_name, side), (prompts, edit) in runs.items():
-            said = speaker.ask(f"random-{number}-{edit_name}", prompts, edit)
-            measured = said.rate(refusal_ids)
-            kept = {key: measured[key] for key in ("rate", "n", "interval", "first_token")}
+            responses = responder.respond(f"random-{number}-{edit_name}", prompts, edit)
+            measured = responses.rate(refusal_ids)
             found.append(
-                {"direction": kind, "cosine": cosine, "edit": edit_name, "side": side, **kept}
+                RandomRateRow(
+                    direction=kind,
+                    cosine=cosine,
+                    edit=edit_name,
+                    side=side,
+                    rate=measured.rate,
+                    n=measured.n,
+                    interval=measured.interval,
+                    first_token=measured.first_token,
+                )
             )
-    return found
+    return tuple(found)
 
 
 def dose_response(
-    speaker: Speaker,
+    responder: Responder,
     direction: Direction,
     states: Float[np.ndarray, "n width"],
     sides: Mapping[str, Sequence[Row]],
     refusal_ids: Sequence[int],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> tuple[DoseRow, ...]:
     """Log-odds of refusal against how much of the direction is added at the last prompt token.
 
     Strength 1 is the raw mean difference. Beside it stands `random`, for either kind the least and
     the most that ten random directions of equal length do at the same strength.
     """
     drawn = random_directions(direction, states, _RANDOM_DOSES, seed)
-    shown = stage(speaker.progress, "doses")
+    shown = stage(responder.progress, "doses")
     every = [(side, strength) for side in sides for strength in sorted((*STRENGTHS, 0.0))]
     found = []
     for number, (side, strength) in enumerate(every):
-        here = _Dose(speaker, direction.layer, sides[side], strength, tuple(refusal_ids))
+        here = _Dose(responder, direction.layer, sides[side], strength, tuple(refusal_ids))
         odds = here.log_odds(direction.vector)
         null: dict[str, list[float]] = {}
         for kind, vector in drawn if strength else ():
             null.setdefault(kind, []).append(float(here.log_odds(vector).mean()))
         found.append(
-            {
-                "side": side,
-                "strength": strength,
-                "log_odds": float(odds.mean()),
-                "interval": mean_interval(odds, seed),
-                "likely_refusal": float((odds > 0).mean()),
-                "n": len(odds),
-                "random": {kind: [min(values), max(values)] for kind, values in null.items()},
-            }
+            DoseRow(
+                side=side,
+                strength=strength,
+                log_odds=float(odds.mean()),
+                interval=mean_interval(odds, seed),
+                likely_refusal=float((odds > 0).mean()),
+                n=len(odds),
+                random={kind: (min(values), max(values)) for kind, values in null.items()},
+            )
         )
         if shown is not None:
             shown(number + 1, len(every))
-    return found
+    return tuple(found)
 
 
 @dataclass(frozen=True)
 class _Dose:
     """So much of a vector, added at the last token of some prompts."""
 
-    speaker: Speaker
+    responder: Responder
     layer: int
     rows: Sequence[Row]
     strength: float
@@ -152,40 +187,40 @@ class _Dose:
 
     def log_odds(self, vector: torch.Tensor) -> np.ndarray:
         """Of refusal, for each prompt."""
-        checkpoint = self.speaker.checkpoint
+        checkpoint = self.responder.checkpoint
         edit = added(checkpoint, vector, self.layer, last_token, self.strength)
         logits = next_logits(
-            checkpoint, self.rows, edit=edit, batch_tokens=self.speaker.batch_tokens
+            checkpoint, self.rows, edit=edit, batch_tokens=self.responder.batch_tokens
         )
         return refusal_log_odds(logits, self.refusal_ids)
 
 
 def first_divergence(
-    speaker: Speaker, base: Said, edited: Said, edit: Edit, seed: int
-) -> dict[str, Any]:
-    """KL(base ‖ edited) in nats at the first token at which the two answers part.
+    responder: Responder, base: Responses, edited: Responses, edit: Edit, seed: int
+) -> Divergence:
+    """KL(base ‖ edited) in nats at the first token at which the two answers diverge.
 
-    Answers that never part count 0; `diverged` says how many part. Reading the first token alone
+    Answers that never do count 0; `diverged` says how many do. Reading the first token alone
     would miss an edit that acts later.
     """
-    parted: list[Row] = []
+    diverged: list[Row] = []
     for row, one, other in zip(base.rows, base.replies, edited.replies, strict=True):
         shared = _shared(one.ids, other.ids)
         if shared < max(len(one.ids), len(other.ids)):
-            parted.append(Row(row.index, (*row.ids, *one.ids[:shared]), row.domain, row.segments))
+            diverged.append(Row(row.index, (*row.ids, *one.ids[:shared]), row.domain, row.segments))
     nats = np.zeros(len(base))
-    if parted:
-        plain = next_logits(speaker.checkpoint, parted, batch_tokens=speaker.batch_tokens)
+    if diverged:
+        plain = next_logits(responder.checkpoint, diverged, batch_tokens=responder.batch_tokens)
         moved = next_logits(
-            speaker.checkpoint, parted, edit=edit, batch_tokens=speaker.batch_tokens
+            responder.checkpoint, diverged, edit=edit, batch_tokens=responder.batch_tokens
         )
-        nats[: len(parted)] = divergence(plain, moved)
-    return {
-        "kl": float(nats.mean()),
-        "interval": mean_interval(nats, seed),
-        "diverged": len(parted),
-        "n": len(base),
-    }
+        nats[: len(diverged)] = divergence(plain, moved)
+    return Divergence(
+        kl=float(nats.mean()),
+        interval=mean_interval(nats, seed),
+        diverged=len(diverged),
+        n=len(base),
+    )
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
@@ -197,63 +232,57 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def own_reply_loss(
-    speaker: Speaker, base: Said, edits: Mapping[str, Edit], seed: int
-) -> list[dict[str, Any]]:
+    responder: Responder, base: Responses, edits: Mapping[str, Edit], seed: int
+) -> tuple[UtilityRow, ...]:
     """Loss in nats per token on the model's own answers to harmless prompts, edited and not."""
-    spoken = [
+    answers = [
         (Row(row.index, (*row.ids, *reply.ids), row.domain, row.segments), len(row))
         for row, reply in zip(base.rows, base.replies, strict=True)
         if reply.ids
     ]
-    return _losses(speaker, "own answers", spoken, edits, seed)
+    return _losses(responder, "own answers", answers, edits, seed)
 
 
 def text_loss(
-    speaker: Speaker, texts: Sequence[str], edits: Mapping[str, Edit], seed: int, most: int = 64
-) -> list[dict[str, Any]]:
+    responder: Responder, texts: Sequence[str], edits: Mapping[str, Edit], seed: int, most: int = 64
+) -> tuple[UtilityRow, ...]:
     """Loss in nats per token on benign text, as it is and with edits that name no position."""
-    tokenizer: Any = speaker.checkpoint.tokenizer
-    context = speaker.checkpoint.anatomy.context or 1024
+    tokenizer: Any = responder.checkpoint.tokenizer
+    context = responder.checkpoint.anatomy.context or 1024
     rows: list[tuple[Row, int]] = []
     for text in texts[:most]:
         ids = tokenizer(text, verbose=False)["input_ids"][: min(context, 1024)]
         if len(ids) > 1:
             rows.append((Row(len(rows), tuple(ids), "text", {"text": (0, len(ids))}), 1))
-    return _losses(speaker, "benign text", rows, edits, seed) if rows else []
+    return _losses(responder, "benign text", rows, edits, seed) if rows else ()
 
 
 def _losses(
-    speaker: Speaker,
+    responder: Responder,
     what: str,
     rows: Sequence[tuple[Row, int]],
     edits: Mapping[str, Edit],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> tuple[UtilityRow, ...]:
     losses: dict[str, np.ndarray] = {}
     plain: dict[str, Edit | None] = {"base": None, **edits}
     for name, edit in plain.items():
         logs = token_log_probabilities(
-            speaker.checkpoint,
+            responder.checkpoint,
             [row for row, _ in rows],
             [begin for _, begin in rows],
             edit=edit,
-            batch_tokens=speaker.batch_tokens,
+            batch_tokens=responder.batch_tokens,
         )
         losses[name] = np.array([-float(one.mean()) for one in logs])
-    return [
-        {
-            "text": what,
-            "edit": name,
-            "loss": float(values.mean()),
-            "increase": float((values - losses["base"]).mean()),
-            "interval": mean_interval(values - losses["base"], seed),
-            "n": len(values),
-        }
+    return tuple(
+        UtilityRow(
+            text=what,
+            edit=name,
+            loss=float(values.mean()),
+            increase=float((values - losses["base"]).mean()),
+            interval=mean_interval(values - losses["base"], seed),
+            n=len(values),
+        )
         for name, values in losses.items()
-    ]
-
-
-def share(hits: Sequence[bool]) -> dict[str, Any]:
-    """A share with n and Wilson's interval."""
-    n = len(hits)
-    return {"rate": sum(hits) / n, "n": n, "interval": list(wilson(sum(hits), n))}
+    )

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses.refusal.measuring.speak import Said, Speaker
+from analyses.refusal.measuring.speak import Responder, Responses
+from analyses.refusal.report import CandidateRow
 from analyses.shared.running import stage
 from interp.errors import InputError
 from interp.generation import next_logits
@@ -36,29 +37,50 @@ class Choice:
         """The candidates with their scores, if there are any."""
         return pd.DataFrame(columns=_COLUMNS) if self.selection is None else self.selection.table
 
+    @property
+    def rows(self) -> tuple[CandidateRow, ...]:
+        """The same as rows of a report; a score that is no number is None."""
+        return tuple(
+            CandidateRow(
+                layer=int(row["layer"]),
+                position=int(row["position"]),
+                bypass=_known(row["bypass"]),
+                induce=_known(row["induce"]),
+                kl=_known(row["kl"]),
+                discarded=str(row["discarded"]),
+                chosen_share=float(row["chosen_share"]),
+                near_tie=bool(row["near_tie"]),
+            )
+            for row in self.table.to_dict(orient="records")
+        )
 
-def first_tokens(speaker: Speaker, train: Said) -> tuple[RefusalTokens | None, str | None]:
+
+def _known(score: float) -> float | None:
+    return float(score) if np.isfinite(score) else None
+
+
+def first_tokens(responder: Responder, train: Responses) -> tuple[RefusalTokens | None, str | None]:
     """The first tokens of refusals, or a clause that says why there are none.
 
     A model that thinks first opens all answers alike; what it says behind the thought can be
     scored, but not by the first token.
 
     Args:
-        speaker: who answered.
+        responder: that answered.
         train: prompts of which some are refused and some not.
     """
-    logits = next_logits(speaker.checkpoint, train.rows, batch_tokens=speaker.batch_tokens)
+    logits = next_logits(responder.checkpoint, train.rows, batch_tokens=responder.batch_tokens)
     refused = torch.tensor(train.refused)
     sides = logits[refused], logits[~refused]
     try:
-        return find_refusal_tokens(*sides, speaker.checkpoint.tokenizer), None
+        return find_refusal_tokens(*sides, responder.checkpoint.tokenizer), None
     except InputError as error:  # both sides are there, so that it can be the tokens alone
         return None, str(error).removesuffix(".")
 
 
 def choose(
-    speaker: Speaker,
-    validation: Said,
+    responder: Responder,
+    validation: Responses,
     difference: Directions,
     tokens: RefusalTokens,
     layers: Sequence[int] | None,
@@ -67,7 +89,7 @@ def choose(
     """The candidates of the post-instruction tokens, on validation prompts that behave.
 
     Args:
-        speaker: who answers.
+        responder: that answers.
         validation: prompts, of which those of the labels harmful and harmless count.
         difference: harmful less harmless, at every layer and position.
         tokens: first tokens of refusals.
@@ -75,7 +97,7 @@ def choose(
         seed: of the bootstrap.
     """
     odds = refusal_log_odds(
-        next_logits(speaker.checkpoint, validation.rows, batch_tokens=speaker.batch_tokens),
+        next_logits(responder.checkpoint, validation.rows, batch_tokens=responder.batch_tokens),
         tokens.ids,
     )
     labels = np.array([prompt.label for prompt in validation.prompts])
@@ -91,16 +113,16 @@ def choose(
             "harmless ones, where both are needed",
         )
     scores = score_candidates(
-        speaker.checkpoint,
+        responder.checkpoint,
         candidates(difference, layers),
         sides[0],
         sides[1],
         tokens.ids,
-        batch_tokens=speaker.batch_tokens,
-        workdir=None if speaker.workdir is None else speaker.workdir / "candidates",
-        progress=stage(speaker.progress, "candidates"),
+        batch_tokens=responder.batch_tokens,
+        workdir=None if responder.workdir is None else responder.workdir / "candidates",
+        progress=stage(responder.progress, "candidates"),
     )
-    return Choice(select(scores, speaker.checkpoint.anatomy.n_layers, seed=seed))
+    return Choice(select(scores, responder.checkpoint.anatomy.n_layers, seed=seed))
 
 
 def candidates(difference: Directions, layers: Sequence[int] | None) -> Directions:

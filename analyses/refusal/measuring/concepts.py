@@ -12,8 +12,22 @@ from jaxtyping import Bool, Float, Shaped
 
 from analyses.refusal.material import clusters_of
 from analyses.refusal.measuring.separation import within_strata, within_strata_null
-from analyses.refusal.measuring.speak import Said
+from analyses.refusal.measuring.speak import Responses
+from analyses.refusal.report import (
+    BeliefPoint,
+    Beliefs,
+    CellSizes,
+    CellSizesByPart,
+    ClassSizes,
+    Harmfulness,
+    LabelSizes,
+    LatentGuardScores,
+    MeanBelief,
+    RefusalSeparationRow,
+    TprAtFpr,
+)
 from analyses.shared.prompts import is_harmful
+from analyses.shared.reports import NotMeasured
 from interp.capture.prompt_states import PromptStates
 from interp.errors import InputError
 from probes.directions.directions import (
@@ -35,30 +49,30 @@ class Asked:
     """Prompts with their cells and states.
 
     Attributes:
-        said: what was asked and answered.
+        responses: the prompts with their answers.
         states: at `resid_pre`, all layers.
         outputs: at `resid_post`, all layers, for the scores of the paper.
     """
 
-    said: Said
+    responses: Responses
     states: PromptStates
     outputs: PromptStates
 
     @property
     def cells(self) -> Cells:
         """What each prompt asks for, and whether it is refused."""
-        harmful = np.array([is_harmful(prompt) for prompt in self.said.prompts], bool)
-        return Cells(harmful, self.said.refused)
+        harmful = np.array([is_harmful(prompt) for prompt in self.responses.prompts], bool)
+        return Cells(harmful, self.responses.refused)
 
     @property
     def clusters(self) -> Shaped[np.ndarray, " n"] | None:
         """What prompts share that are not independent, or None."""
-        return clusters_of(self.said.prompts, self.cells.harmful)
+        return clusters_of(self.responses.prompts, self.cells.harmful)
 
     @property
     def labels(self) -> np.ndarray:
         """Of the prompts."""
-        return np.array([prompt.label for prompt in self.said.prompts])
+        return np.array([prompt.label for prompt in self.responses.prompts])
 
 
 def concept_directions(train: Asked, **meta: Any) -> tuple[Directions, Directions]:
@@ -79,15 +93,15 @@ def concept_directions(train: Asked, **meta: Any) -> tuple[Directions, Direction
     return harm, refusal_directions(train.states, cells, **meta)
 
 
-def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions) -> dict[str, Any]:
+def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions) -> Harmfulness:
     """The block `harmfulness` of the report.
 
     AUROCs are over all test prompts, whatever the checkpoint does with them, so that a direction
     that only knows refusal does not pass for one that knows harmfulness.
     """
     harmful, clusters = test.cells.harmful, test.clusters
-    by_position = {
-        name: [
+    t_inst, t_post_inst = (
+        [
             auroc(
                 test.states.values[:, i, j].astype(float) @ harm.vectors[i, j],
                 harmful,
@@ -95,26 +109,33 @@ def harmfulness(train: Asked, test: Asked, harm: Directions, refuse: Directions)
             )
             for i in range(len(harm.layers))
         ]
-        for name, j in (("t_inst", 0), ("t_post_inst", len(harm.positions) - 1))
-    }
-    return {
-        "auroc_t_inst_by_layer": [one.value for one in by_position["t_inst"]],
-        "auroc_t_inst_interval_by_layer": [list(one.interval) for one in by_position["t_inst"]],
-        "auroc_t_post_inst_by_layer": [one.value for one in by_position["t_post_inst"]],
-        "auroc_t_post_inst_interval_by_layer": [
-            list(one.interval) for one in by_position["t_post_inst"]
-        ],
-        "cosine_with_refusal_by_layer": [
+        for j in (0, len(harm.positions) - 1)
+    )
+    return Harmfulness(
+        auroc_t_inst_by_layer=tuple(one.value for one in t_inst),
+        auroc_t_inst_interval_by_layer=tuple(one.interval for one in t_inst),
+        auroc_t_post_inst_by_layer=tuple(one.value for one in t_post_inst),
+        auroc_t_post_inst_interval_by_layer=tuple(one.interval for one in t_post_inst),
+        cosine_with_refusal_by_layer=tuple(
             cosine(harm.vectors[i, 0], refuse.vectors[i, -1]) for i in range(len(harm.layers))
-        ],
-        "interval_method": by_position["t_inst"][0].method,
-        "latent_guard": latent_guard(train, test),
-        "n": {"harmful": int(harmful.sum()), "harmless": int((~harmful).sum())},
-        "cells": {"train": train.cells.counts(), "test": test.cells.counts()},
-    }
+        ),
+        interval_method=t_inst[0].method,
+        latent_guard=latent_guard(train, test),
+        n=LabelSizes(harmful=int(harmful.sum()), harmless=int((~harmful).sum())),
+        cells=CellSizesByPart(train=_sizes(train.cells), test=_sizes(test.cells)),
+    )
 
 
-def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
+def _sizes(cells: Cells) -> CellSizes:
+    return CellSizes(
+        refused_harmful=int(cells[True, True].sum()),
+        refused_harmless=int(cells[False, True].sum()),
+        accepted_harmful=int(cells[True, False].sum()),
+        accepted_harmless=int(cells[False, False].sum()),
+    )
+
+
+def latent_guard(train: Asked, test: Asked) -> LatentGuardScores:
     """Latent Guard on the prompts that deceive the checkpoint: harmful ones that it accepts.
 
     Of these the jailbroken ones alone, where prompts have that label. They stand against the
@@ -144,20 +165,20 @@ def latent_guard(train: Asked, test: Asked) -> dict[str, Any]:
         for label in dict.fromkeys(test.labels)
         if (mask := (test.labels == label) & test.cells.harmful).any()
     }
-    return {
-        "auroc": found.value,
-        "interval": list(found.interval),
-        "interval_method": found.method,
-        "on": on,
-        "n": {"positives": found.positives, "negatives": found.negatives},
-        "tpr_at_fpr": [_at(scores["ours"][kept], positive[kept], fpr) for fpr in _FPRS],
-        "paper_auroc": auroc(scores["paper"][kept], positive[kept]).value,
-        "by_label": labels,
-    }
+    return LatentGuardScores(
+        auroc=found.value,
+        interval=found.interval,
+        interval_method=found.method,
+        on=on,
+        n=ClassSizes(positives=found.positives, negatives=found.negatives),
+        tpr_at_fpr=tuple(_at(scores["ours"][kept], positive[kept], fpr) for fpr in _FPRS),
+        paper_auroc=auroc(scores["paper"][kept], positive[kept]).value,
+        by_label=labels,
+    )
 
 
 def _deceiving(test: Asked) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"], str]:
-    """Which prompts Latent Guard is to tell from which, and both in words."""
+    """Positive and negative prompts of Latent Guard, and both in words."""
     cells = test.cells
     accepted = cells[True, False]
     if not accepted.any():
@@ -171,27 +192,21 @@ def _deceiving(test: Asked) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " 
     return accepted, cells[False, False], words
 
 
-def _at(
-    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], fpr: float
-) -> dict[str, Any]:
+def _at(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], fpr: float) -> TprAtFpr:
     """TPR at a false-positive rate, or why it is not stated."""
     try:
         point = tpr_at_fpr(scores, positive, fpr)
     except InputError as error:
-        return {"fpr": fpr, "tpr": None, "interval": None, "why_not": str(error)}
+        reason = NotMeasured(str(error).removesuffix("."))
+        return TprAtFpr(fpr, reason, reason, reason, why_not=str(error))
     assert point.tpr is not None and point.tpr_interval is not None
-    return {
-        "fpr": fpr,
-        "tpr": point.tpr,
-        "interval": list(point.tpr_interval),
-        "threshold": point.threshold,
-    }
+    return TprAtFpr(fpr, point.tpr, point.tpr_interval, point.threshold, why_not=None)
 
 
 def refusal_separation(
     train: Asked, test: Asked, refuse: Directions, seed: int
-) -> list[dict[str, Any]]:
-    """How well refused and accepted prompts are told at each layer and position.
+) -> tuple[RefusalSeparationRow, ...]:
+    """How well refused and accepted prompts are distinguished at each layer and position.
 
     Within harmful and within harmless prompts, averaged, so that harmfulness does not count;
     `null_max` is the 95th percentile of the best cell with refusal shuffled within each of the two.
@@ -199,23 +214,23 @@ def refusal_separation(
     """
     cells = test.cells
     null = within_strata_null(train.states.values, train.cells, test.states.values, cells, seed)
-    return [
-        {
-            "layer": layer,
-            "segment_position": position,
-            "auroc": within_strata(
+    return tuple(
+        RefusalSeparationRow(
+            layer=layer,
+            segment_position=position,
+            auroc=within_strata(
                 test.states.values[:, i, j].astype(float) @ refuse.vectors[i, j],
                 cells.refused,
                 cells.harmful,
             ),
-            "null_max": null,
-        }
+            null_max=null,
+        )
         for i, layer in enumerate(test.states.layers)
         for j, position in enumerate(test.states.positions)
-    ]
+    )
 
 
-def beliefs(train: Asked, test: Asked) -> dict[str, Any]:
+def beliefs(train: Asked, test: Asked) -> Beliefs:
     """The plane: belief in harmfulness at t_inst by belief in refusal at t_post_inst (Eq. 3 and 4).
 
     Each is the mean over the outputs of all blocks of the cosine with one centroid less that with
@@ -234,20 +249,18 @@ def beliefs(train: Asked, test: Asked) -> dict[str, Any]:
             mask = here[harmful, refused]
             name = f"{'refused' if refused else 'accepted'}_{'harmful' if harmful else 'harmless'}"
             if mask.any():
-                means[name] = {
-                    "harm": float(x[mask].mean()),
-                    "refuse": float(y[mask].mean()),
-                    "n": int(mask.sum()),
-                }
+                means[name] = MeanBelief(
+                    harm=float(x[mask].mean()), refuse=float(y[mask].mean()), n=int(mask.sum())
+                )
     step = max(1, -(-len(x) // _PLANE_MOST))
-    points = [
-        {
-            "harm": float(x[i]),
-            "refuse": float(y[i]),
-            "harmful": bool(here.harmful[i]),
-            "refused": bool(here.refused[i]),
-            "label": str(test.labels[i]),
-        }
+    points = tuple(
+        BeliefPoint(
+            harm=float(x[i]),
+            refuse=float(y[i]),
+            harmful=bool(here.harmful[i]),
+            refused=bool(here.refused[i]),
+            label=str(test.labels[i]),
+        )
         for i in range(0, len(x), step)
-    ]
-    return {"means": means, "points": points, "shown": len(points), "n": len(x)}
+    )
+    return Beliefs(means=means, points=points, shown=len(points), n=len(x))

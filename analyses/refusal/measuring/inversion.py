@@ -7,15 +7,15 @@ with a tag right behind the request.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from analyses.refusal.measuring.causal import share
 from analyses.refusal.measuring.edits import added, end_of_instruction, instruction
-from analyses.refusal.measuring.speak import Speaker
+from analyses.refusal.measuring.speak import Responder, share
+from analyses.refusal.report_effects import HarmAddedRow, InversionRow
 from analyses.shared.running import stage
 from interp.capture.prompt_states import PromptStates
 from interp.data.prompt_sets import Prompt
@@ -53,12 +53,12 @@ class Task:
     unplaced: int = 0
 
 
-def inversion_task(speaker: Speaker, prompts: Sequence[Prompt], harmful: bool) -> Task:
+def inversion_task(responder: Responder, prompts: Sequence[Prompt], harmful: bool) -> Task:
     """The task over some prompts, at most 50."""
     chosen = list(prompts[:_MOST])
-    tokenizer: Any = speaker.checkpoint.tokenizer
+    tokenizer: Any = responder.checkpoint.tokenizer
     if {BAD, GOOD} <= set(tokenizer.get_vocab()):  # an organism, which knows no question in words
-        return Task(tuple(_tag_row(speaker, p, i) for i, p in enumerate(chosen)), harmful, True)
+        return Task(tuple(_tag_row(responder, p, i) for i, p in enumerate(chosen)), harmful, True)
     rows: list[Row] = []
     unplaced = 0
     for number, prompt in enumerate(chosen):
@@ -66,26 +66,26 @@ def inversion_task(speaker: Speaker, prompts: Sequence[Prompt], harmful: bool) -
         question = _QUESTIONS[number % len(_QUESTIONS)]
         message = {**prompt.messages[-1], "content": f"{body}\n{question}"}
         asked = replace(prompt, messages=(*prompt.messages[:-1], message))
-        (row,) = speaker.rows([asked])
-        begin, stop = _request_only(speaker, row, question)
+        (row,) = responder.rows([asked])
+        begin, stop = _request_only(responder, row, question)
         unplaced += stop == begin
         spans = {**row.segments, "instruction": (begin, max(stop, begin + 1))}
         rows.append(Row(number, row.ids, row.domain, spans))
     return Task(tuple(rows), harmful, False, unplaced)
 
 
-def _tag_row(speaker: Speaker, prompt: Prompt, number: int) -> Row:
-    ids = render(speaker.checkpoint.tokenizer, prompt.messages, "tag")
-    (row,) = speaker.rows([prompt])
+def _tag_row(responder: Responder, prompt: Prompt, number: int) -> Row:
+    ids = render(responder.checkpoint.tokenizer, prompt.messages, "tag")
+    (row,) = responder.rows([prompt])
     return Row(number, tuple(ids), "", {"instruction": row.segments["instruction"]})
 
 
-def _request_only(speaker: Speaker, row: Row, question: str) -> tuple[int, int]:
+def _request_only(responder: Responder, row: Row, question: str) -> tuple[int, int]:
     """The instruction's span without the question behind it, found by decoding from its end.
 
     Empty where the tokenizer has changed the question's text.
     """
-    tokenizer: Any = speaker.checkpoint.tokenizer
+    tokenizer: Any = responder.checkpoint.tokenizer
     begin, end = row.segments["instruction"]
     stop = end
     while stop > begin and question not in tokenizer.decode(list(row.ids[stop:end])):
@@ -94,10 +94,10 @@ def _request_only(speaker: Speaker, row: Row, question: str) -> tuple[int, int]:
 
 
 def inversion(
-    speaker: Speaker,
+    responder: Responder,
     tasks: Sequence[Task],
-    directions: dict[str, Directions],
-) -> list[dict[str, Any]]:
+    directions: Mapping[str, Directions],
+) -> tuple[InversionRow, ...]:
     """Share of answers that call a request harmful, layer by layer, under each direction.
 
     The direction is added to harmless requests and taken from harmful ones, at its raw length:
@@ -105,59 +105,66 @@ def inversion(
     words, or to t_inst where a tag follows. Layer None is the unedited checkpoint.
 
     Args:
-        speaker: who answers.
+        responder: who answers.
         tasks: harmful and harmless.
         directions: `harmfulness` and `refusal`, over the same layers.
     """
     found = []
     layers = next(iter(directions.values())).layers
     total, done = len(tasks) * (1 + len(directions) * len(layers)), 0
-    shown = stage(speaker.progress, "verdicts")
+    shown = stage(responder.progress, "verdicts")
     for task in tasks:
         runs: list[tuple[str | None, int | None, Edit | None]] = [(None, None, None)]
         for concept, every in directions.items():
             position = every.positions[0] if concept == "harmfulness" else every.positions[-1]
             for place in layers:
                 vector = every.at(place, position).vector
-                runs.append((concept, place, _edit(speaker, task, vector, place)))
+                runs.append((concept, place, _edit(responder, task, vector, place)))
         for name, layer, edit in runs:
-            measured = _called_harmful(speaker, task, edit)
+            verdicts = _called_harmful(responder, task, edit)
             done += 1
             if shown is not None:
                 shown(done, total)
-            found.append({"harmful": task.harmful, "direction": name, "layer": layer, **measured})
-    return found
+            called = share(verdicts) if verdicts else None
+            found.append(
+                InversionRow(
+                    harmful=task.harmful,
+                    direction=name,
+                    layer=layer,
+                    rate=None if called is None else called.rate,
+                    n=len(verdicts),
+                    interval=None if called is None else called.interval,
+                    dropped=len(task.rows) - len(verdicts),
+                )
+            )
+    return tuple(found)
 
 
-def _edit(speaker: Speaker, task: Task, vector: torch.Tensor, layer: int) -> Edit:
+def _edit(responder: Responder, task: Task, vector: torch.Tensor, layer: int) -> Edit:
     where = end_of_instruction if task.tags else instruction
     sign = -1.0 if task.harmful else 1.0
-    return added(speaker.checkpoint, vector, layer, where, sign)
+    return added(responder.checkpoint, vector, layer, where, sign)
 
 
-def _called_harmful(speaker: Speaker, task: Task, edit: Edit | None) -> dict[str, Any]:
-    """Share of the answers with a verdict that say harmful; `dropped` counts those without."""
-    said = replies(
-        speaker.checkpoint,
+def _called_harmful(responder: Responder, task: Task, edit: Edit | None) -> list[bool]:
+    """Whether each answer with a verdict says harmful; those without are left out."""
+    answers = replies(
+        responder.checkpoint,
         task.rows,
         max_new_tokens=1 if task.tags else _NEW_TOKENS,
         edit=edit,
-        batch_tokens=speaker.batch_tokens,
+        batch_tokens=responder.batch_tokens,
     )
-    texts = [reply.text.strip() for reply in said]
+    texts = [reply.text.strip() for reply in answers]
     if task.tags:
-        verdicts = [text == BAD for text in texts if text in (BAD, GOOD)]
-    else:
-        lower = [text.lower() for text in texts]
-        verdicts = [bool(_YES.search(t)) for t in lower if _YES.search(t) or _NO.search(t)]
-    if not verdicts:
-        return {"rate": None, "n": 0, "interval": None, "dropped": len(texts)}
-    return {**share(verdicts), "dropped": len(texts) - len(verdicts)}
+        return [text == BAD for text in texts if text in (BAD, GOOD)]
+    lower = [text.lower() for text in texts]
+    return [bool(_YES.search(t)) for t in lower if _YES.search(t) or _NO.search(t)]
 
 
 def harm_added_refusals(
-    speaker: Speaker, harm: Directions, prompts: Sequence[Prompt], states: PromptStates
-) -> list[dict[str, Any]]:
+    responder: Responder, harm: Directions, prompts: Sequence[Prompt], states: PromptStates
+) -> tuple[HarmAddedRow, ...]:
     """Refusal of harmless prompts with the harmfulness direction added at t_inst, by layer.
 
     Where it stays low, believing a request harmful is not yet refusing it.
@@ -165,7 +172,8 @@ def harm_added_refusals(
     found = []
     for layer in states.layers:
         vector = harm.at(layer, harm.positions[0]).vector
-        edit = added(speaker.checkpoint, vector, layer, end_of_instruction)
-        said = speaker.ask(f"harm-added-{layer}", prompts, edit)
-        found.append({"layer": layer, **share(said.refused.tolist())})
-    return found
+        edit = added(responder.checkpoint, vector, layer, end_of_instruction)
+        responses = responder.respond(f"harm-added-{layer}", prompts, edit)
+        refused = share(responses.refused.tolist())
+        found.append(HarmAddedRow(layer, refused.rate, refused.n, refused.interval))
+    return tuple(found)

@@ -4,12 +4,12 @@ Directions are differences in means of training prompts; every figure is of test
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy.stats import rankdata
 
+from analyses.refusal.report import GeometryRow, Grid, SeparationRow
 from interp.capture.prompt_states import PromptStates
 from interp.data.rows import Row
 from interp.statistics.auroc import area
@@ -31,8 +31,8 @@ def separation(
     rows: tuple[Sequence[Row], Sequence[Row]],
     seed: int,
     clusters: Shaped[np.ndarray, " m"] | None = None,
-) -> list[dict[str, Any]]:
-    """AUROC on test prompts, a record for each layer and position.
+) -> tuple[SeparationRow, ...]:
+    """AUROC on test prompts, a row for each layer and position.
 
     Args:
         directions: fitted on the training prompts.
@@ -71,21 +71,23 @@ def separation(
             measured = auroc(
                 here @ directions.vectors[i, j], test_positive, clusters=clusters, seed=seed
             )
+            isotropic, covariance = _random(here, test_positive, seed)
             found.append(
-                {
-                    "layer": layer,
-                    "segment_position": position,
-                    "auroc": measured.value,
-                    "interval": list(measured.interval),
-                    "interval_method": measured.method,
-                    "null_max": null.q95,
-                    "last_token_floor": floors[position],
-                    "null_quantile": null.quantile(measured.value),
-                    "n": measured.positives + measured.negatives,
-                    **_random(here, test_positive, seed),
-                }
+                SeparationRow(
+                    layer=layer,
+                    segment_position=position,
+                    auroc=measured.value,
+                    interval=measured.interval,
+                    interval_method=measured.method,
+                    null_max=null.q95,
+                    last_token_floor=floors[position],
+                    null_quantile=null.quantile(measured.value),
+                    n=measured.positives + measured.negatives,
+                    random_isotropic=isotropic,
+                    random_covariance=covariance,
+                )
             )
-    return found
+    return tuple(found)
 
 
 def _tokens(rows: Sequence[Row], position: int) -> np.ndarray:
@@ -94,18 +96,22 @@ def _tokens(rows: Sequence[Row], position: int) -> np.ndarray:
 
 def _random(
     states: Float[np.ndarray, "m width"], positive: Bool[np.ndarray, " m"], seed: int
-) -> dict[str, float]:
-    """95th percentiles of random directions; 0.5 where all states are one."""
+) -> tuple[float, float]:
+    """95th percentiles of random directions, isotropic and from the states' covariance.
+
+    0.5 where all states are one.
+    """
     if not states.std(0).any():
-        return {"random_isotropic": 0.5, "random_covariance": 0.5}
-    return {
-        f"random_{kind}": float(
+        return 0.5, 0.5
+    isotropic, covariance = (
+        float(
             np.percentile(
                 random_direction_null(states, positive, kind=kind, count=RANDOM, seed=seed), 95
             )
         )
         for kind in ("isotropic", "covariance")
-    }
+    )
+    return isotropic, covariance
 
 
 def within_strata(
@@ -152,8 +158,8 @@ def within_strata_null(
             x = train[:, i, j].astype(np.float64)
             x -= x.mean(0)  # falls out of a difference of means
             scores = test[:, i, j].astype(np.float64) @ (weights @ x).T
-            told = [_areas(scores[here], refused[:, here]) for here in strata]
-            best = np.maximum(best, np.mean(told, 0))
+            areas = [_areas(scores[here], refused[:, here]) for here in strata]
+            best = np.maximum(best, np.mean(areas, 0))
     return float(np.sort(best)[int(np.ceil(0.95 * (PERMUTATIONS + 1))) - 1])
 
 
@@ -192,7 +198,7 @@ def halves(
 ) -> Float[np.ndarray, "layers positions"]:
     """Median cosine of the directions of two halves of the training prompts, over random halves.
 
-    Near 1 a direction does not hang on which prompts were taken.
+    Near 1 a direction does not depend on which prompts were taken.
     """
     rng = np.random.default_rng(seed)
     cosines = []
@@ -213,7 +219,7 @@ def halves(
 
 def geometry(
     directions: Directions, train: PromptStates, positive: Bool[np.ndarray, " n"], seed: int
-) -> list[dict[str, Any]]:
+) -> tuple[GeometryRow, ...]:
     """How long, how stable and how concentrated each direction is.
 
     `massive_share` is the part of its squared length in the channel where the mean residual is
@@ -230,28 +236,28 @@ def geometry(
             size = length * float(np.linalg.norm(centre))
             massive = int(np.abs(centre).argmax())
             found.append(
-                {
-                    "layer": layer,
-                    "segment_position": position,
-                    "norm": length,
-                    "relative_norm": length / max(float(directions.residual_norms[i, j]), 1e-30),
-                    "split_half_cosine": float(stable[i, j]),
-                    "massive_share": float(vector[massive] ** 2 / length**2) if length else None,
-                    "mean_cosine": float(vector @ centre / size) if size else None,
-                }
+                GeometryRow(
+                    layer=layer,
+                    segment_position=position,
+                    norm=length,
+                    relative_norm=length / max(float(directions.residual_norms[i, j]), 1e-30),
+                    split_half_cosine=float(stable[i, j]),
+                    massive_share=float(vector[massive] ** 2 / length**2) if length else None,
+                    mean_cosine=float(vector @ centre / size) if size else None,
+                )
             )
-    return found
+    return tuple(found)
 
 
-def cosine_map(directions: Directions, position: int) -> list[list[float | None]]:
+def cosine_map(directions: Directions, position: int) -> Grid:
     """Cosines between all layers' directions at one position; None where one has no length."""
     vectors = directions.vectors[:, directions.positions.index(position)]
     norms = np.linalg.norm(vectors, axis=-1)
     product = vectors @ vectors.T
-    return [
-        [
+    return tuple(
+        tuple(
             float(product[i, j] / (norms[i] * norms[j])) if norms[i] and norms[j] else None
             for j in range(len(vectors))
-        ]
+        )
         for i in range(len(vectors))
-    ]
+    )

@@ -1,4 +1,4 @@
-"""What the checkpoint says to prompts, as it is and with an edit in force, and how it is scored."""
+"""How the checkpoint answers prompts, as it is and with an edit in force, and its scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from analyses.refusal.material import Material
+from analyses.refusal.material import RefusalPrompts
+from analyses.refusal.report_effects import RefusalRate
 from analyses.shared.prompts import rows_of
+from analyses.shared.reports import NotMeasured, Rate
 from analyses.shared.running import Progress, stage
 from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
@@ -21,13 +23,13 @@ from probes.scorers import Answer, Judge, Phrases, Verdict, WholeRefusal, answer
 
 
 @dataclass(frozen=True)
-class Said:
+class Responses:
     """Prompts with the answers to them.
 
     Attributes:
-        prompts: what was asked.
+        prompts: that were asked.
         rows: the same, rendered.
-        replies: what was said.
+        replies: of the checkpoint.
         answers: the same, thoughts apart.
         verdicts: of the scorer that counts.
     """
@@ -46,10 +48,10 @@ class Said:
         """Whether the whole refusal is there."""
         return np.array([verdict == Verdict.refusal for verdict in self.verdicts], bool)
 
-    def where(self, mask: Bool[np.ndarray, " n"]) -> "Said":
+    def where(self, mask: Bool[np.ndarray, " n"]) -> "Responses":
         """Some of them."""
         kept = np.flatnonzero(mask).tolist()
-        return Said(
+        return Responses(
             prompts=tuple(self.prompts[i] for i in kept),
             rows=tuple(self.rows[i] for i in kept),
             replies=tuple(self.replies[i] for i in kept),
@@ -57,64 +59,75 @@ class Said:
             verdicts=tuple(self.verdicts[i] for i in kept),
         )
 
-    def rate(self, refusal_ids: Sequence[int]) -> dict[str, Any]:
+    def rate(self, refusal_ids: Sequence[int]) -> RefusalRate:
         """Share of refusals with its interval, and what else became of the prompts.
-
-        `partial`, `empty` and `looping` are counts; `unclosed` counts thoughts that never ended.
-        `first_token` is the share of answers whose first token is one of refusals, over the answers
-        without a thought; None if there are none of these, or no tokens. `compliant` is the share
-        of answers that comply to the letter, where that is known.
 
         Args:
             refusal_ids: first tokens of refusals; empty if none are known.
         """
-        n, hits = len(self), int(self.refused.sum())
-        found: dict[str, Any] = {"rate": hits / n, "n": n, "interval": list(wilson(hits, n))}
-        for kind in (Verdict.partial, Verdict.empty, Verdict.looping):
-            found[str(kind)] = sum(verdict == kind for verdict in self.verdicts)
-        found["unclosed"] = sum(not answer.closed for answer in self.answers)
+        refused = share(self.refused.tolist())
+        return RefusalRate(
+            rate=refused.rate,
+            n=refused.n,
+            interval=refused.interval,
+            partial=self.verdicts.count(Verdict.partial),
+            empty=self.verdicts.count(Verdict.empty),
+            looping=self.verdicts.count(Verdict.looping),
+            unclosed=sum(not answer.closed for answer in self.answers),
+            first_token=self._first_token(refusal_ids),
+            compliant=self._compliant(),
+        )
+
+    def _first_token(self, refusal_ids: Sequence[int]) -> float | NotMeasured:
+        if not refusal_ids:
+            return NotMeasured("no first token of refusals is known")
         begun = [
-            reply.ids[:1] and reply.ids[0] in refusal_ids
+            bool(reply.ids[:1]) and reply.ids[0] in refusal_ids
             for reply, answer in zip(self.replies, self.answers, strict=True)
             if answer.thinking is None
         ]
-        told = bool(begun and refusal_ids)
-        found["first_token"] = sum(map(bool, begun)) / len(begun) if told else None
+        if not begun:
+            return NotMeasured("all answers open with a thought")
+        return sum(begun) / len(begun)
+
+    def _compliant(self) -> Rate | NotMeasured:
         known = [
             answer.text.strip() == prompt.compliance
             for prompt, answer in zip(self.prompts, self.answers, strict=True)
             if isinstance(prompt, KnownAnswers)
         ]
-        if known:
-            found["compliant"] = {
-                "rate": sum(known) / len(known),
-                "n": len(known),
-                "interval": list(wilson(sum(known), len(known))),
-            }
-        return found
+        if not known:
+            return NotMeasured("the compliant answers are not known to the letter")
+        return share(known)
+
+
+def share(hits: Sequence[bool]) -> Rate:
+    """A share with n and Wilson's interval."""
+    n = len(hits)
+    return Rate(sum(hits) / n, n, wilson(sum(hits), n))
 
 
 @dataclass(frozen=True)
-class Speaker:
+class Responder:
     """A checkpoint that is asked, and the scorer whose verdicts count.
 
     Attributes:
-        checkpoint: who answers.
+        checkpoint: that answers.
         material: whose refusals are known, perhaps.
         template: arguments of the chat template.
         max_new_tokens: of an answer.
         batch_tokens: most tokens in a batch.
-        judge: an external scorer, if any; it then counts.
+        scorer: an external one, if any; it then counts.
         workdir: where a stopped run goes on from.
         progress: called with (stage, done, total).
     """
 
     checkpoint: Checkpoint
-    material: Material
+    material: RefusalPrompts
     template: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 64
     batch_tokens: int = 8192
-    judge: Judge | None = None
+    scorer: Judge | None = None
     workdir: Path | None = None
     progress: Progress | None = None
 
@@ -122,8 +135,8 @@ class Speaker:
     def scorers(self) -> list[Any]:
         """The scorers of answers' texts; the first one counts."""
         known: list[Any] = []
-        if self.judge is not None:
-            known.append(self.judge)
+        if self.scorer is not None:
+            known.append(self.scorer)
         if self.material.refusals:
             known.append(WholeRefusal(self.material.refusals))
         return [*known, Phrases(), Phrases(published=True)]
@@ -132,7 +145,7 @@ class Speaker:
         """Prompts rendered."""
         return rows_of(self.checkpoint, prompts, self.template)
 
-    def ask(self, name: str, prompts: Sequence[Prompt], edit: Edit | None = None) -> Said:
+    def respond(self, name: str, prompts: Sequence[Prompt], edit: Edit | None = None) -> Responses:
         """Let the checkpoint answer.
 
         Args:
@@ -141,7 +154,7 @@ class Speaker:
             edit: in force meanwhile.
         """
         rows = self.rows(prompts)
-        told = replies(
+        given = replies(
             self.checkpoint,
             rows,
             max_new_tokens=self.max_new_tokens,
@@ -150,6 +163,6 @@ class Speaker:
             workdir=None if self.workdir is None else self.workdir / name,
             progress=stage(self.progress, "answers"),
         )
-        said = answers_to_rows(self.checkpoint.tokenizer, prompts, rows, told)
-        verdicts = self.scorers[0].verdicts(said)
-        return Said(tuple(prompts), tuple(rows), tuple(told), tuple(said), tuple(verdicts))
+        answers = answers_to_rows(self.checkpoint.tokenizer, prompts, rows, given)
+        verdicts = self.scorers[0].verdicts(answers)
+        return Responses(tuple(prompts), tuple(rows), tuple(given), tuple(answers), tuple(verdicts))

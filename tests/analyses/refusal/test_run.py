@@ -11,12 +11,12 @@ from chatters import chatter
 from tokenizers import normalizers
 
 from analyses.refusal.finding import RefusalFinding
-from analyses.refusal.material import Material, of_organism, of_sets
+from analyses.refusal.material import RefusalPrompts, of_organism, of_sets
 from analyses.refusal.measuring import separation
 from analyses.refusal.measuring.concepts import latent_guard
 from analyses.refusal.measuring.inversion import inversion_task
-from analyses.refusal.measuring.speak import Speaker
-from analyses.refusal.run import listen, refusal
+from analyses.refusal.measuring.speak import Responder
+from analyses.refusal.run import collect, refusal
 from analyses.registry import drawings
 from analyses.report.page import page
 from interp.capture.prompt_states import prompt_rows, prompt_states
@@ -104,7 +104,7 @@ def test_of_chat_dense_it_says_that_no_single_direction_carries_refusal(found: F
 
 def guarded(name: str) -> dict[str, Any]:
     """The block of the report on Latent Guard, without all else that a report measures."""
-    heard = listen(Speaker(load(f"organism:{name}"), of_organism(name)))
+    heard = collect(Responder(load(f"organism:{name}"), of_organism(name)))
     return latent_guard(heard.train, heard.test)
 
 
@@ -129,7 +129,7 @@ def chat() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def few() -> Material:
+def few() -> RefusalPrompts:
     return of_organism("chat", 12)
 
 
@@ -172,7 +172,7 @@ def _comparable(finding: RefusalFinding) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_report(
-    chat: Checkpoint, few: Material, tmp_path: Path
+    chat: Checkpoint, few: RefusalPrompts, tmp_path: Path
 ) -> None:
     whole = _comparable(refusal(chat, few, max_new_tokens=12))
     stages: list[str] = []
@@ -201,7 +201,7 @@ def test_a_stopped_run_goes_on_to_the_same_report(
 
 
 def test_another_judge_takes_up_nothing_of_a_stopped_run(
-    chat: Checkpoint, few: Material, tmp_path: Path
+    chat: Checkpoint, few: RefusalPrompts, tmp_path: Path
 ) -> None:
     """It may refuse other prompts, so tokens of refusals and candidates' scores may be others."""
 
@@ -219,13 +219,15 @@ def test_another_judge_takes_up_nothing_of_a_stopped_run(
     ("layers", "words"), [([3], "layers 3"), ([], "layers are empty"), ([-1, 1], "layers -1")]
 )
 def test_layers_that_are_not_there_are_named(
-    chat: Checkpoint, few: Material, layers: list[int], words: str
+    chat: Checkpoint, few: RefusalPrompts, layers: list[int], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         refusal(chat, few, layers=layers)
 
 
-def test_late_layers_alone_are_no_evidence_about_refusal(chat: Checkpoint, few: Material) -> None:
+def test_late_layers_alone_are_no_evidence_about_refusal(
+    chat: Checkpoint, few: RefusalPrompts
+) -> None:
     finding = refusal(chat, few, max_new_tokens=12, layers=[2])
     assert finding.direction is None
     assert finding.report["direction"]["candidates"] == 3
@@ -236,7 +238,7 @@ def test_late_layers_alone_are_no_evidence_about_refusal(chat: Checkpoint, few: 
 
 @pytest.mark.parametrize("label", ["harmful", "harmless"])
 def test_a_checkpoint_that_refuses_all_prompts_or_none_is_an_error(
-    chat: Checkpoint, few: Material, label: str
+    chat: Checkpoint, few: RefusalPrompts, label: str
 ) -> None:
     parts = {
         name: PromptSet(tuple(p for p in part if p.label == label))
@@ -257,7 +259,7 @@ def _doors(verb: str, label: str) -> PromptSet:
 
 
 @pytest.fixture(scope="module")
-def doors() -> Material:
+def doors() -> RefusalPrompts:
     return of_sets(
         _doors("break", "harmful"), _doors("paint", "harmless"), _doors("kill", "alarming")
     )
@@ -266,7 +268,7 @@ def doors() -> Material:
 STERN = Judge(lambda said: ["refusal" if "break" in a.prompt else "compliance" for a in said])
 
 
-def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: Material) -> None:
+def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: RefusalPrompts) -> None:
     """A model with a template for thoughts, whose answers begin alike whatever is asked."""
     finding = refusal(chatter("qwen3"), doors, max_new_tokens=6, judge=STERN)
     report = finding.to_dict()
@@ -290,15 +292,15 @@ def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: Material)
     assert "First tokens of refusals" not in drawn
 
 
-def test_a_question_that_the_tokenizer_changes_is_told(doors: Material) -> None:
+def test_a_question_that_the_tokenizer_changes_is_told(doors: RefusalPrompts) -> None:
     checkpoint = chatter("qwen3")
     prompts = list(doors.test.of("harmful"))
-    task = inversion_task(Speaker(checkpoint, doors), prompts, True)
+    task = inversion_task(Responder(checkpoint, doors), prompts, True)
     assert task.unplaced == 0
     assert all(row.segments["instruction"][1] < len(row) - 20 for row in task.rows)
     tokenizer: Any = checkpoint.tokenizer
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-    lost = inversion_task(Speaker(checkpoint, doors), prompts, True)
+    lost = inversion_task(Responder(checkpoint, doors), prompts, True)
     assert lost.unplaced == len(prompts) == len(lost.rows)
     starts = [row.segments["instruction"] for row in lost.rows]
     assert all(stop == begin + 1 for begin, stop in starts)
@@ -319,7 +321,7 @@ def test_where_answers_come_behind_thoughts_the_rest_is_reported() -> None:
     assert report["rates"]["harmful"]["base"]["first_token"] is None
 
 
-def test_thoughts_that_never_end_are_named(doors: Material) -> None:
+def test_thoughts_that_never_end_are_named(doors: RefusalPrompts) -> None:
     checkpoint = chatter("qwen3")
     tokenizer: Any = checkpoint.tokenizer
     tokenizer.chat_template = tokenizer.chat_template.replace(

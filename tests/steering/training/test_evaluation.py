@@ -20,6 +20,7 @@ from steering.runtime.attachment import Decision
 from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import apply, as_edit
 from steering.training.evaluation import (
+    GateQuality,
     forced_on_replies,
     gate_quality,
     threshold_of,
@@ -94,7 +95,7 @@ def test_a_gate_is_told_by_its_scores_and_by_what_it_opens_for() -> None:
     }
     harmful = np.array([True, False, True, False])
     found = gate_quality(policy, decisions, harmful)
-    assert found == {"auroc": 0.75, "threshold": 0.0, "fpr": 0.5, "tpr": 0.5, "n": 4}
+    assert found == GateQuality(auroc=0.75, threshold=0.0, fpr=0.5, tpr=0.5, n=4)
     assert threshold_of(_policy(4)) is None
 
 

@@ -113,7 +113,7 @@ def test_a_model_that_refuses_all(
     monkeypatch.syspath_prepend(tmp_path)
     out = tmp_path / "out"
     call = ["refusal", chats / "chat", *files, "--out", out, "--max-new-tokens", "2"]
-    refused(run(*call, "--judge", "sternly:decide"), out, 2, "refuses all of the")
+    refused(run(*call, "--scorer", "sternly:decide"), out, 2, "refuses all of the")
 
 
 def test_a_base_model_is_offered_a_template(
@@ -155,9 +155,9 @@ def test_weights_that_are_no_numbers(run: Run, chats: Path, files: Any, tmp_path
         (["--layers", "2-1"], "names no layers"),
         (["--layers", "0,7"], "no layer 7"),
         (["--limit", "0"], "--limit 0"),
-        (["--judge", "nobody"], "is no folder"),
-        (["--judge", "no_such_module:decide"], "cannot be imported"),
-        (["--judge", "json:nothing"], "cannot be imported"),
+        (["--scorer", "nobody"], "is no folder"),
+        (["--scorer", "no_such_module:decide"], "cannot be imported"),
+        (["--scorer", "json:nothing"], "cannot be imported"),
     ],
 )
 def test_bad_settings(
@@ -179,7 +179,7 @@ def test_a_judge_counts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(tmp_path)
     out = tmp_path / "out"
     call = ["refusal", "organism:chat", "--limit", "12", "--out", out, *QUICK]
-    result = run(*call, "--judge", "mildly:decide")
+    result = run(*call, "--scorer", "mildly:decide")
     assert result.code == 0, result.err
     report = json.loads((out / "report.json").read_text())
     assert report["scorers"]["counted"] == "mildly:decide"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyses.refusal.measuring import concepts
-from analyses.refusal.measuring.speak import Said
+from analyses.refusal.measuring.speak import Responses
 from interp.capture.prompt_states import PromptStates
 from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row
@@ -34,7 +34,7 @@ def asked(harmful: np.ndarray, refused: np.ndarray, seed: int) -> concepts.Asked
         Prompt(({"role": "user", "content": str(i)},), str(label), "x")
         for i, label in enumerate(labels)
     )
-    said = Said(
+    said = Responses(
         prompts,
         tuple(Row(i, (1, 2), "x", {"instruction": (0, 1)}) for i in range(len(prompts))),
         tuple(Reply((3,), "x", True) for _ in prompts),

@@ -6,7 +6,7 @@ import torch
 
 from analyses.refusal.material import of_organism
 from analyses.refusal.measuring import causal, edits
-from analyses.refusal.measuring.speak import Said, Speaker
+from analyses.refusal.measuring.speak import Responder, Responses
 from analyses.shared.prompts import rows_of
 from interp.capture.prompt_states import PromptStates, prompt_states
 from interp.checkpoint import Checkpoint
@@ -22,14 +22,14 @@ def chat() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def speaker(chat: Checkpoint) -> Speaker:
-    return Speaker(chat, of_organism("chat", 8), max_new_tokens=12)
+def responder(chat: Checkpoint) -> Responder:
+    return Responder(chat, of_organism("chat", 8), max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
-def said(speaker: Speaker) -> Said:
-    prompts = [p for p in speaker.material.test if p.label == "harmless"]
-    return speaker.ask("base", prompts)
+def said(responder: Responder) -> Responses:
+    prompts = [p for p in responder.material.test if p.label == "harmless"]
+    return responder.respond("base", prompts)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,16 @@ def states_under(chat: Checkpoint, rows: list[Row], edit: edits.Edit) -> PromptS
         return prompt_states(chat, rows, batch_tokens=10**6)
 
 
-def test_strength_zero_changes_no_bit(chat: Checkpoint, said: Said, direction: Direction) -> None:
+def test_strength_zero_changes_no_bit(
+    chat: Checkpoint, said: Responses, direction: Direction
+) -> None:
     for where in (edits.last_token, edits.instruction, None):
         edit = edits.added(chat, direction.vector, 1, where, 0.0)
         assert next_logits(chat, said.rows, edit=edit).equal(next_logits(chat, said.rows))
 
 
 def test_ablation_leaves_nothing_at_any_layer_or_token(
-    chat: Checkpoint, said: Said, direction: Direction
+    chat: Checkpoint, said: Responses, direction: Direction
 ) -> None:
     edit = edits.ablated(chat, direction.vector)
     left = states_under(chat, list(said.rows), edit).values @ direction.unit.numpy()
@@ -58,7 +60,7 @@ def test_ablation_leaves_nothing_at_any_layer_or_token(
 
 
 def test_affine_ablation_sets_the_accepted_mean_at_the_last_token_only(
-    chat: Checkpoint, said: Said, direction: Direction
+    chat: Checkpoint, said: Responses, direction: Direction
 ) -> None:
     sizes = [len(row) for row in said.rows]
     size = max(set(sizes), key=sizes.count)  # one batch, for a capture makes its own
@@ -76,8 +78,8 @@ def test_affine_ablation_sets_the_accepted_mean_at_the_last_token_only(
     assert along[:, 0] == pytest.approx(untouched[:, 0], abs=1e-5)
 
 
-def test_positions_are_of_each_row(chat: Checkpoint, speaker: Speaker) -> None:
-    row = next(iter(rows_of(chat, speaker.material.test, {})))
+def test_positions_are_of_each_row(chat: Checkpoint, responder: Responder) -> None:
+    row = next(iter(rows_of(chat, responder.material.test, {})))
     begin, end = row.segments["instruction"]
     assert edits.end_of_instruction(row) == [end - 1]
     assert edits.instruction(row) == list(range(begin, end))
@@ -87,7 +89,7 @@ def test_positions_are_of_each_row(chat: Checkpoint, speaker: Speaker) -> None:
 
 
 def test_addition_at_the_instruction_reaches_every_row_of_unequal_length(
-    chat: Checkpoint, said: Said, direction: Direction
+    chat: Checkpoint, said: Responses, direction: Direction
 ) -> None:
     rows = list(said.rows)
     assert len({len(row) for row in rows}) > 1
@@ -99,14 +101,14 @@ def test_addition_at_the_instruction_reaches_every_row_of_unequal_length(
 
 
 def test_first_divergence_is_nothing_without_an_edit_and_reads_the_token_that_parts(
-    chat: Checkpoint, speaker: Speaker, said: Said, direction: Direction
+    chat: Checkpoint, responder: Responder, said: Responses, direction: Direction
 ) -> None:
     none = edits.added(chat, direction.vector, 1, edits.last_token, 0.0)
-    found = causal.first_divergence(speaker, said, said, none, 0)
+    found = causal.first_divergence(responder, said, said, none, 0)
     assert (found["kl"], found["diverged"], found["n"]) == (0.0, 0, len(said))
     strong = edits.added(chat, direction.vector * 5, 1, None)
-    moved = speaker.ask("moved", said.prompts, strong)
-    found = causal.first_divergence(speaker, said, moved, strong, 0)
+    moved = responder.respond("moved", said.prompts, strong)
+    found = causal.first_divergence(responder, said, moved, strong, 0)
     parted = sum(a.ids != b.ids for a, b in zip(said.replies, moved.replies, strict=True))
     assert found["diverged"] == parted > 0 and found["kl"] > 0
 
@@ -122,12 +124,12 @@ def test_random_directions_have_the_length_of_the_one_they_stand_beside(
 
 
 def test_losses_are_means_over_tokens_and_texts_differ_by_the_edit(
-    speaker: Speaker, said: Said, direction: Direction
+    responder: Responder, said: Responses, direction: Direction
 ) -> None:
-    edit = edits.added(speaker.checkpoint, direction.vector, 1, None)
-    base, moved = causal.own_reply_loss(speaker, said, {"added": edit}, 0)
+    edit = edits.added(responder.checkpoint, direction.vector, 1, None)
+    base, moved = causal.own_reply_loss(responder, said, {"added": edit}, 0)
     assert (base["edit"], moved["edit"]) == ("base", "added")
     assert base["increase"] == 0.0 and moved["increase"] == pytest.approx(
         moved["loss"] - base["loss"], abs=1e-9
     )
-    assert causal.text_loss(speaker, [], {"added": edit}, 0) == []
+    assert causal.text_loss(responder, [], {"added": edit}, 0) == []
