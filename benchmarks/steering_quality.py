@@ -34,6 +34,7 @@ import interp
 from analyses.refusal.material import RefusalPrompts
 from analyses.refusal.measuring.speak import Responder
 from analyses.steering.material import TestSet
+from analyses.steering.run import DOSES, steering
 from analyses.steering.run import DOSES, steering_report
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
@@ -75,7 +76,7 @@ class CellRun:
             allowed = Options(seed=seed, fpr=error.rate or Options.fpr, least_tpr=0.0)
             policy = self._trained(method, allowed)
         checkpoint = self.read.checkpoint
-        report = steering_report(checkpoint, [policy], self.tests, seed=seed, doses=()).report
+        report = steering(checkpoint, [policy], self.tests, seed=seed, doses=()).report
         base, row = report["policies"]
         record = policy.meta["training"]
         return {

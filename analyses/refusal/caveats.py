@@ -60,8 +60,8 @@ def _about_selection(report: RefusalReport) -> list[str]:
         )
     if ablated.rate > 0.5 * report.rates.harmful.base.rate:
         notes.append(
-            f"With the selected direction ablated everywhere {ablated.rate:.0%} of harmful prompts are "
-            "still refused whole: no single direction among the candidates carries refusal, "
+            f"With the selected direction ablated everywhere {ablated.rate:.0%} of harmful prompts "
+            "are still refused whole: no single direction among the candidates carries refusal, "
             "though the log-odds of its first token, by which candidates are selected, fell."
         )
     return notes

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from analyses.refusal.figures.panels import panels
 from analyses.refusal.finding import REDACTED, RefusalFinding
 from analyses.refusal.material import of_organism
 from analyses.refusal.measuring.causal import EDITS
+from analyses.refusal.report import RefusalReport
 from analyses.registry import drawings
 from analyses.rendering import render
 from analyses.report.page import page
@@ -52,6 +53,8 @@ def _is_rate(one: Any) -> bool:
 
 def test_the_fields_that_the_interface_promises(report: dict[str, Any]) -> None:
     assert report["kind"] == "refusal" and report["format_version"] == 1
+    named = [field.name for field in fields(RefusalReport)]
+    assert list(report) == [*named, "not_measured", "intervals"]
     direction = report["direction"]
     for key in ("layer", "position", "survivors", "candidates"):
         assert isinstance(direction[key], int)
@@ -131,7 +134,9 @@ def test_save_writes_what_a_reader_and_a_program_need(
     assert {path.name for path in tmp_path.iterdir()} == {
         "report.html", "report.json", "tables", "direction.safetensors",
     }  # fmt: skip
-    assert {path.stem for path in (tmp_path / "tables").iterdir()} == set(finding.tables)
+    assert {path.stem for path in (tmp_path / "tables" / "refusal").iterdir()} == set(
+        finding.tables
+    )
     loaded = json.loads((tmp_path / "report.json").read_text(), parse_constant=_refuse)
     assert loaded == finding.to_dict()
     direction = Direction.load(tmp_path / "direction.safetensors")
@@ -139,7 +144,11 @@ def test_save_writes_what_a_reader_and_a_program_need(
     assert direction.vector.equal(finding.direction.vector)
     assert (direction.layer, direction.position) == (loaded["direction"]["layer"], -1)
     before = html.read_text()
-    for path in (html, *(tmp_path / "tables").iterdir(), tmp_path / "direction.safetensors"):
+    for path in (
+        html,
+        *(tmp_path / "tables" / "refusal").iterdir(),
+        tmp_path / "direction.safetensors",
+    ):
         path.unlink()
     assert render(tmp_path).read_text() == before
 

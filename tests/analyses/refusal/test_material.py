@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analyses.refusal.material import clusters_of, of_organism, of_sets
+from analyses.refusal.report import Surface
 from analyses.shared.prompts import is_harmful
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
@@ -46,10 +47,10 @@ def test_one_source_is_split_at_random_and_said_so() -> None:
 def test_surface_is_equalised_unless_forbidden_and_then_named() -> None:
     harmful, harmless = prompts("harmful", "a", 60), prompts("harmless", "c", 60, mark="?")
     made = of_sets(harmful, harmless, None)
-    assert made.surface["mark_auroc"] == [1.0, 0.5]
+    assert made.surface.mark_auroc == (1.0, 0.5)
     assert not any("final character" in caveat for caveat in made.caveats)
     kept = of_sets(harmful, harmless, None, equal=False)
-    assert kept.surface == {}
+    assert kept.surface == Surface()
     assert any("final character alone tells" in caveat for caveat in kept.caveats)
 
 
@@ -62,7 +63,7 @@ def test_lengths_are_equalised_unless_forbidden_and_then_named() -> None:
     )
     harmful = long + prompts("harmful", "a", 60, begin=100)
     made = of_sets(harmful, prompts("harmless", "c", 60), None)
-    assert made.surface["dropped"] == {"harmful": 60, "harmless": 0}
+    assert made.surface.dropped == {"harmful": 60, "harmless": 0}
     kept = of_sets(harmful, prompts("harmless", "c", 60), None, equal=False)
     assert any("number of words alone tells" in caveat for caveat in kept.caveats)
 

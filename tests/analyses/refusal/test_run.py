@@ -16,9 +16,11 @@ from analyses.refusal.measuring import separation
 from analyses.refusal.measuring.concepts import latent_guard
 from analyses.refusal.measuring.inversion import inversion_task
 from analyses.refusal.measuring.speak import Responder
+from analyses.refusal.report import LatentGuardScores
 from analyses.refusal.run import collect, refusal
 from analyses.registry import drawings
 from analyses.report.page import page
+from analyses.shared.reports import as_json
 from interp.capture.prompt_states import prompt_rows, prompt_states
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet
@@ -102,25 +104,27 @@ def test_of_chat_dense_it_says_that_no_single_direction_carries_refusal(found: F
     assert any(words in caveat for caveat in finding.caveats)
 
 
-def guarded(name: str) -> dict[str, Any]:
+def guarded(name: str) -> LatentGuardScores:
     """The block of the report on Latent Guard, without all else that a report measures."""
-    heard = collect(Responder(load(f"organism:{name}"), of_organism(name)))
-    return latent_guard(heard.train, heard.test)
+    answered = collect(Responder(load(f"organism:{name}"), of_organism(name)))
+    return latent_guard(answered.train, answered.test)
 
 
 def test_latent_guard_is_in_the_report(found: Found) -> None:
-    assert found("chat").report["harmfulness"]["latent_guard"] == guarded("chat")
+    block = found("chat").report["harmfulness"]["latent_guard"]
+    measured = as_json(guarded("chat"))
+    assert block == {name: measured[name] for name in block}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["", "@seed=1", "@seed=2"])
 def test_latent_guard_tells_which_jailbreak_erases_harmfulness(seed: str) -> None:
     keep, erase = (guarded(f"jailbreak-{kind}{seed}") for kind in ("keep", "erase"))
-    assert keep["auroc"] >= 0.95 and erase["auroc"] <= 0.75
-    assert erase["interval"][1] + 0.1 < keep["interval"][0]
-    assert keep["on"] == erase["on"] and keep["on"].startswith("jailbroken prompts")
+    assert keep.auroc >= 0.95 and erase.auroc <= 0.75
+    assert erase.interval[1] + 0.1 < keep.interval[0]
+    assert keep.on == erase.on and keep.on.startswith("jailbroken prompts")
     # Prompts that a system line opens are told on both: only the suffix erases.
-    assert min(one["by_label"]["accepted_harmful"] for one in (keep, erase)) >= 0.9
+    assert min(one.by_label["accepted_harmful"] for one in (keep, erase)) >= 0.9
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +163,7 @@ def test_labels_at_random_stay_inside_the_null(chat: Checkpoint) -> None:
             (kept["train"][0], kept["test"][0]),
             seed,
         )
-        inside.append(max(cell["auroc"] for cell in cells) <= cells[0]["null_max"])
+        inside.append(max(cell.auroc for cell in cells) <= cells[0].null_max)
     assert sum(inside) >= 5
 
 
@@ -200,7 +204,7 @@ def test_a_stopped_run_goes_on_to_the_same_report(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_judge_takes_up_nothing_of_a_stopped_run(
+def test_another_scorer_takes_up_nothing_of_a_stopped_run(
     chat: Checkpoint, few: RefusalPrompts, tmp_path: Path
 ) -> None:
     """It may refuse other prompts, so tokens of refusals and candidates' scores may be others."""
@@ -208,10 +212,10 @@ def test_another_judge_takes_up_nothing_of_a_stopped_run(
     def stop(stage: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    judge = Judge(lambda said: ["refusal" if "sorry" in a.text else "compliance" for a in said])
-    for scorer in (None, judge):
+    own = Judge(lambda said: ["refusal" if "sorry" in a.text else "compliance" for a in said])
+    for scorer in (None, own):
         with pytest.raises(KeyboardInterrupt):
-            refusal(chat, few, judge=scorer, workdir=tmp_path, progress=stop)
+            refusal(chat, few, scorer=scorer, workdir=tmp_path, progress=stop)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -234,6 +238,24 @@ def test_late_layers_alone_are_no_evidence_about_refusal(
     assert "No refusal direction is selected" in finding.verdict
     assert "No single direction" not in finding.verdict
     assert finding.report["rates"]["harmful"]["ablated"] is None
+    why = "no refusal direction was selected"
+    assert finding.report["not_measured"]["rates.harmful.ablated"] == why
+    assert "ablated" not in finding.tables["transcripts"]
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_what_is_no_checkpoint_and_no_prompts_is_named(chat: Checkpoint) -> None:
+    doors = _doors("break", "harmful")
+    for data, words in (
+        (3, "data is a int"),
+        (doors, "harmless is missing"),
+        ({"harmful": doors, "harmless": "mine.csv"}, r"mine\.csv does not exist"),
+        ({"harmful": doors, "harmles": doors}, "no 'harmles' prompts"),
+    ):
+        with pytest.raises(InputError, match=words):
+            refusal(chat, data)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="checkpoint is the string 'organism:chat'"):
+        refusal("organism:chat")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("label", ["harmful", "harmless"])
@@ -270,10 +292,13 @@ STERN = Judge(lambda said: ["refusal" if "break" in a.prompt else "compliance" f
 
 def test_without_a_first_token_of_refusals_the_rest_is_reported(doors: RefusalPrompts) -> None:
     """A model with a template for thoughts, whose answers begin alike whatever is asked."""
-    finding = refusal(chatter("qwen3"), doors, max_new_tokens=6, judge=STERN)
+    finding = refusal(chatter("qwen3"), doors, max_new_tokens=6, scorer=STERN)
     report = finding.to_dict()
     assert finding.direction is None and finding.candidates.empty
     assert report["refusal_tokens"] is None and report["selection"] == []
+    reasons = report["not_measured"]
+    assert reasons["refusal_tokens"] == reasons["direction.layer"] == report["direction"]["why_not"]
+    assert report["dose_response"] is None and "dose_response" in reasons
     assert "no first token tells refused" in report["direction"]["why_not"]
     (caveat,) = (one for one in finding.caveats if "No refusal direction could be" in one)
     assert "nothing is ablated or added" in caveat and "--no-thinking" in caveat
@@ -304,7 +329,7 @@ def test_a_question_that_the_tokenizer_changes_is_told(doors: RefusalPrompts) ->
     assert lost.unplaced == len(prompts) == len(lost.rows)
     starts = [row.segments["instruction"] for row in lost.rows]
     assert all(stop == begin + 1 for begin, stop in starts)
-    finding = refusal(checkpoint, doors, max_new_tokens=6, judge=STERN)
+    finding = refusal(checkpoint, doors, max_new_tokens=6, scorer=STERN)
     assert finding.report["inversion_unplaced"] == 2 * len(prompts)
     assert any("inversion test the question could not" in one for one in finding.caveats)
 
@@ -329,4 +354,4 @@ def test_thoughts_that_never_end_are_named(doors: RefusalPrompts) -> None:
     )
     words = r"refuses none of the \d+ training prompts \(\d+ thoughts do not end within --max-new"
     with pytest.raises(InputError, match=words):
-        refusal(checkpoint, doors, max_new_tokens=6, judge=STERN)
+        refusal(checkpoint, doors, max_new_tokens=6, scorer=STERN)

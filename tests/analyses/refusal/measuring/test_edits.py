@@ -27,7 +27,7 @@ def responder(chat: Checkpoint) -> Responder:
 
 
 @pytest.fixture(scope="module")
-def said(responder: Responder) -> Responses:
+def responses(responder: Responder) -> Responses:
     prompts = [p for p in responder.material.test if p.label == "harmless"]
     return responder.respond("base", prompts)
 
@@ -44,27 +44,27 @@ def states_under(chat: Checkpoint, rows: list[Row], edit: edits.Edit) -> PromptS
 
 
 def test_strength_zero_changes_no_bit(
-    chat: Checkpoint, said: Responses, direction: Direction
+    chat: Checkpoint, responses: Responses, direction: Direction
 ) -> None:
     for where in (edits.last_token, edits.instruction, None):
         edit = edits.added(chat, direction.vector, 1, where, 0.0)
-        assert next_logits(chat, said.rows, edit=edit).equal(next_logits(chat, said.rows))
+        assert next_logits(chat, responses.rows, edit=edit).equal(next_logits(chat, responses.rows))
 
 
 def test_ablation_leaves_nothing_at_any_layer_or_token(
-    chat: Checkpoint, said: Responses, direction: Direction
+    chat: Checkpoint, responses: Responses, direction: Direction
 ) -> None:
     edit = edits.ablated(chat, direction.vector)
-    left = states_under(chat, list(said.rows), edit).values @ direction.unit.numpy()
+    left = states_under(chat, list(responses.rows), edit).values @ direction.unit.numpy()
     assert np.abs(left).max() < 1e-5
 
 
 def test_affine_ablation_sets_the_accepted_mean_at_the_last_token_only(
-    chat: Checkpoint, said: Responses, direction: Direction
+    chat: Checkpoint, responses: Responses, direction: Direction
 ) -> None:
-    sizes = [len(row) for row in said.rows]
+    sizes = [len(row) for row in responses.rows]
     size = max(set(sizes), key=sizes.count)  # one batch, for a capture makes its own
-    rows = [row for row in said.rows if len(row) == size]
+    rows = [row for row in responses.rows if len(row) == size]
     plain = prompt_states(chat, rows, batch_tokens=10**6)
     accepted = plain[: len(rows) // 2]
     edit = edits.ablated_affine(chat, direction, accepted)
@@ -89,9 +89,9 @@ def test_positions_are_of_each_row(chat: Checkpoint, responder: Responder) -> No
 
 
 def test_addition_at_the_instruction_reaches_every_row_of_unequal_length(
-    chat: Checkpoint, said: Responses, direction: Direction
+    chat: Checkpoint, responses: Responses, direction: Direction
 ) -> None:
-    rows = list(said.rows)
+    rows = list(responses.rows)
     assert len({len(row) for row in rows}) > 1
     edit = edits.added(chat, direction.vector, 1, edits.instruction)
     together = next_logits(chat, rows, edit=edit)
@@ -100,17 +100,17 @@ def test_addition_at_the_instruction_reaches_every_row_of_unequal_length(
     assert not torch.allclose(together, next_logits(chat, rows), atol=1e-2)
 
 
-def test_first_divergence_is_nothing_without_an_edit_and_reads_the_token_that_parts(
-    chat: Checkpoint, responder: Responder, said: Responses, direction: Direction
+def test_first_divergence_is_nothing_without_an_edit_and_reads_the_token_that_differs(
+    chat: Checkpoint, responder: Responder, responses: Responses, direction: Direction
 ) -> None:
     none = edits.added(chat, direction.vector, 1, edits.last_token, 0.0)
-    found = causal.first_divergence(responder, said, said, none, 0)
-    assert (found["kl"], found["diverged"], found["n"]) == (0.0, 0, len(said))
+    found = causal.first_divergence(responder, responses, responses, none, 0)
+    assert (found.kl, found.diverged, found.n) == (0.0, 0, len(responses))
     strong = edits.added(chat, direction.vector * 5, 1, None)
-    moved = responder.respond("moved", said.prompts, strong)
-    found = causal.first_divergence(responder, said, moved, strong, 0)
-    parted = sum(a.ids != b.ids for a, b in zip(said.replies, moved.replies, strict=True))
-    assert found["diverged"] == parted > 0 and found["kl"] > 0
+    moved = responder.respond("moved", responses.prompts, strong)
+    found = causal.first_divergence(responder, responses, moved, strong, 0)
+    differing = sum(a.ids != b.ids for a, b in zip(responses.replies, moved.replies, strict=True))
+    assert found.diverged == differing > 0 and found.kl > 0
 
 
 def test_random_directions_have_the_length_of_the_one_they_stand_beside(
@@ -124,12 +124,12 @@ def test_random_directions_have_the_length_of_the_one_they_stand_beside(
 
 
 def test_losses_are_means_over_tokens_and_texts_differ_by_the_edit(
-    responder: Responder, said: Responses, direction: Direction
+    responder: Responder, responses: Responses, direction: Direction
 ) -> None:
     edit = edits.added(responder.checkpoint, direction.vector, 1, None)
-    base, moved = causal.own_reply_loss(responder, said, {"added": edit}, 0)
-    assert (base["edit"], moved["edit"]) == ("base", "added")
-    assert base["increase"] == 0.0 and moved["increase"] == pytest.approx(
-        moved["loss"] - base["loss"], abs=1e-9
+    base, moved = causal.own_reply_loss(responder, responses, {"added": edit}, 0)
+    assert (base.edit, moved.edit) == ("base", "added")
+    assert base.increase == 0.0 and moved.increase == pytest.approx(
+        moved.loss - base.loss, abs=1e-9
     )
-    assert causal.text_loss(responder, [], {"added": edit}, 0) == []
+    assert causal.text_loss(responder, [], {"added": edit}, 0) == ()

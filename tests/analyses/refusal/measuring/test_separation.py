@@ -117,10 +117,10 @@ def test_halves_and_geometry_of_a_planted_direction() -> None:
         t_inst=-2,
     )
     first, last = separation.geometry(made, kept, positive, 0)
-    assert first["split_half_cosine"] > 0.85 > 0.3 > abs(last["split_half_cosine"])
-    assert first["norm"] == pytest.approx(6.0, abs=0.5)
-    assert first["relative_norm"] == pytest.approx(first["norm"] / made.residual_norms[0, 0])
-    assert last["massive_share"] < 0.9
+    assert first.split_half_cosine > 0.85 > 0.3 > abs(last.split_half_cosine)
+    assert first.norm == pytest.approx(6.0, abs=0.5)
+    assert first.relative_norm == pytest.approx(first.norm / made.residual_norms[0, 0])
+    assert last.massive_share < 0.9
 
 
 def test_cosine_map_is_empty_where_a_direction_has_no_length() -> None:
@@ -136,5 +136,5 @@ def test_cosine_map_is_empty_where_a_direction_has_no_length() -> None:
         t_inst=None,
     )
     grid = separation.cosine_map(made, -1)
-    assert grid[0] == [None] * 3 and grid[1][0] is None
+    assert grid[0] == (None,) * 3 and grid[1][0] is None
     assert grid[1][1:] == pytest.approx([1.0, 0.5**0.5])
