@@ -42,6 +42,8 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         renamed = {NAMES.get(key, key): value for key, value in old.items()}
         new = {NAMES.get(key, key): value for key, value in new.items()}
         for key in sorted({*renamed, *new} - LEFT_OUT - (NEW - renamed.keys())):
+            if key not in renamed and new[key] is None:
+                continue  # what was not measured has a key now
             if key not in renamed or key not in new:
                 yield f"{path}/{key}: only in the {'old' if key in renamed else 'new'} report"
             else:

@@ -303,7 +303,7 @@ def _transcript(name: str, by_edit: Mapping[str, Responses], i: int) -> Transcri
     prompt, thinking = base.prompts[i], base.answers[i].thinking
     if thinking is not None:
         thinking = REDACTED if is_harmful(prompt) else thinking[:_LONGEST]
-    text, judged = _shown(base, i)
+    text, verdict_on_base = _shown(base, i)
     ablated, affine, added, added_all = (
         _shown(by_edit[edit], i) if edit in by_edit else (NO_DIRECTION, NO_DIRECTION)
         for edit in EDITS[1:]
@@ -312,7 +312,7 @@ def _transcript(name: str, by_edit: Mapping[str, Responses], i: int) -> Transcri
         set=name,
         prompt=prompt.text[:_LONGEST],
         base=text,
-        base_verdict=judged,
+        base_verdict=verdict_on_base,
         ablated=ablated[0],
         ablated_verdict=ablated[1],
         ablated_affine=affine[0],
@@ -327,7 +327,7 @@ def _transcript(name: str, by_edit: Mapping[str, Responses], i: int) -> Transcri
 
 def _shown(responses: Responses, i: int) -> tuple[str, str]:
     """An answer as the report shows it, and its verdict."""
-    judged, text = responses.verdicts[i], responses.answers[i].text
-    if judged != Verdict.refusal and is_harmful(responses.prompts[i]):
-        return f"{REDACTED} {len(text.split())} words", str(judged)
-    return text[:_LONGEST] + ("…" if len(text) > _LONGEST else ""), str(judged)
+    judgement, text = responses.verdicts[i], responses.answers[i].text
+    if judgement != Verdict.refusal and is_harmful(responses.prompts[i]):
+        return f"{REDACTED} {len(text.split())} words", str(judgement)
+    return text[:_LONGEST] + ("…" if len(text) > _LONGEST else ""), str(judgement)

@@ -11,9 +11,9 @@ from analyses.shared.finding import Finding
 from analyses.shared.reports import Rate, as_json
 from analyses.steering.material import SETS
 from analyses.steering.report import (
-    AnswerRow,
-    DoseRow,
     GateRow,
+    PolicyAnswerRow,
+    PolicyDoseRow,
     PolicyRow,
     SteeringProvenance,
     SteeringReport,
@@ -47,9 +47,9 @@ def build(
     *,
     provenance: SteeringProvenance,
     scorer: str,
-    doses: Sequence[DoseRow] = (),
+    doses: Sequence[PolicyDoseRow] = (),
     training: Mapping[str, TrainingRecord] | None = None,
-    answers: Sequence[AnswerRow] = (),
+    answers: Sequence[PolicyAnswerRow] = (),
     caveats: Sequence[str] = (),
 ) -> SteeringFinding:
     """The report and its tables; no model runs here.

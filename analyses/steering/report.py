@@ -28,7 +28,7 @@ class SteeringProvenance(Provenance):
 
 
 @dataclass(frozen=True)
-class RatesBySet:
+class PolicyRates:
     """Share of each set of prompts that is refused."""
 
     harmful: Rate | NotMeasured
@@ -75,7 +75,7 @@ class PolicyRow:
     name: str
     method: str | None
     strength: float
-    rates: RatesBySet
+    rates: PolicyRates
     benign_kl: float
     benign_kl_closed: float | NotMeasured | None
     benign_loss_delta: float
@@ -84,7 +84,7 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
-class DoseRow:
+class PolicyDoseRow:
     """Share of prompts that is refused at a multiple of a policy's strength."""
 
     policy: str
@@ -96,7 +96,7 @@ class DoseRow:
 
 
 @dataclass(frozen=True)
-class AnswerRow:
+class PolicyAnswerRow:
     """A prompt answered without and with a policy; what a harmful one was granted is redacted."""
 
     policy: str
@@ -129,7 +129,7 @@ class SteeringReport:
     provenance: SteeringProvenance
     scorer: str
     policies: tuple[PolicyRow, ...]
-    dose_response: tuple[DoseRow, ...]
+    dose_response: tuple[PolicyDoseRow, ...]
     training: Mapping[str, TrainingRecord]
-    transcripts: tuple[AnswerRow, ...]
+    transcripts: tuple[PolicyAnswerRow, ...]
     caveats: tuple[str, ...]

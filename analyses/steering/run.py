@@ -15,11 +15,11 @@ from analyses.steering.finding import SteeringFinding, build
 from interp.checkpoint import Checkpoint
 from analyses.steering.material import HARMFUL_SETS, SETS, TestSet, tests_of
 from analyses.steering.report import (
-    AnswerRow,
-    DoseRow,
     GateRow,
+    PolicyAnswerRow,
+    PolicyDoseRow,
+    PolicyRates,
     PolicyRow,
-    RatesBySet,
     SteeringProvenance,
 )
 from interp.checks import require_type
@@ -110,8 +110,8 @@ def steering(
         {name: responder.respond(name, tests.sets[name]) for name in SETS if name in tests.sets}
     )
     rows = [_base(unsteered)]
-    curves: list[DoseRow] = []
-    answers: list[AnswerRow] = []
+    curves: list[PolicyDoseRow] = []
+    answers: list[PolicyAnswerRow] = []
     for name, policy in zip(names, policies, strict=True):
         row, steered = _measured(responder, name, policy, unsteered)
         rows.append(row)
@@ -161,13 +161,13 @@ def _material(tests: TestSet) -> RefusalPrompts:
     return RefusalPrompts(none, none, none, refusals=tests.refusals)
 
 
-def _rates(responses: dict[str, Responses]) -> RatesBySet:
+def _rates(responses: dict[str, Responses]) -> PolicyRates:
     def of(name: str) -> Rate | NotMeasured:
         if name not in responses:
             return NotMeasured("there are no such prompts")
         return share(responses[name].refused.tolist())
 
-    return RatesBySet(
+    return PolicyRates(
         harmful=of("harmful"),
         jailbroken=of("jailbroken"),
         harmless=of("harmless"),
@@ -255,7 +255,7 @@ def _doses(
     unsteered: Unsteered,
     seed: int,
     doses: Sequence[float],
-) -> Iterator[DoseRow]:
+) -> Iterator[PolicyDoseRow]:
     """Refusal against multiples of a policy's strength, whole answers, on some prompts."""
     harmful, benign = unsteered.sides()
     sides = {
@@ -269,16 +269,16 @@ def _doses(
             edit = as_edit(responder.checkpoint, policy, dose)
             responses = responder.respond(f"{name}-{side}-{dose:g}", chosen, edit)
             refused = share(responses.refused.tolist())
-            yield DoseRow(name, side, dose, refused.rate, refused.n, refused.interval)
+            yield PolicyDoseRow(name, side, dose, refused.rate, refused.n, refused.interval)
 
 
 def _answers(
     policy: str, unsteered: Unsteered, steered: dict[str, Responses]
-) -> Iterator[AnswerRow]:
+) -> Iterator[PolicyAnswerRow]:
     """Some answers of each set; what a harmful prompt was granted is not shown."""
     for key, base in unsteered.responses.items():
         for i in range(min(_ANSWERS, len(base))):
-            yield AnswerRow(
+            yield PolicyAnswerRow(
                 policy=policy,
                 set=key,
                 prompt=base.prompts[i].text[:_LONGEST],

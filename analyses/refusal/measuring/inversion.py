@@ -105,7 +105,7 @@ def inversion(
     words, or to t_inst where a tag follows. Layer None is the unedited checkpoint.
 
     Args:
-        responder: who answers.
+        responder: that answers.
         tasks: harmful and harmless.
         directions: `harmfulness` and `refusal`, over the same layers.
     """

@@ -82,7 +82,7 @@ def test_chat_refuses_by_one_direction_apart_from_harmfulness(found: Found, seed
 
 
 @pytest.mark.slow
-def test_the_gated_twin_does_so_too(found: Found) -> None:
+def test_the_gated_organism_does_so_too(found: Found) -> None:
     """At layer 1 it has not made harmfulness linear yet, so only layer 2 turns the tag."""
     assert_refuses_by_one_direction(found("chat-gated").to_dict(), (2,))
 

@@ -12,7 +12,7 @@ from analyses.shared.reports import NotMeasured, Rate
 from analyses.steering.figures import panels
 from analyses.steering.finding import SteeringFinding, build, excess, verdict
 from analyses.steering.material import SETS, TestSet, organism_tests, organism_training
-from analyses.steering.report import GateRow, PolicyRow, RatesBySet, SteeringProvenance
+from analyses.steering.report import GateRow, PolicyRates, PolicyRow, SteeringProvenance
 from analyses.steering.run import DOSES, steering
 from interp.errors import InputError
 from interp.model.sites import Site
@@ -163,7 +163,7 @@ def _row(name: str, jailbroken: int, harmless: int, over: int) -> PolicyRow:
         name=name,
         method="was_plus",
         strength=1.0,
-        rates=RatesBySet(**rates),
+        rates=PolicyRates(**rates),
         benign_kl=0.25,
         benign_kl_closed=0.0,
         benign_loss_delta=0.1,
