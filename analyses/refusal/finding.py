@@ -131,7 +131,7 @@ class DirectionEffects:
 
 
 @dataclass(frozen=True)
-class Measurements:
+class RefusalMeasurements:
     """Every block of the report that comes from the model.
 
     Attributes:
@@ -159,7 +159,7 @@ class Measurements:
 
 
 def build(
-    material: RefusalPrompts, found: Measurements, provenance: RefusalProvenance
+    material: RefusalPrompts, found: RefusalMeasurements, provenance: RefusalProvenance
 ) -> RefusalFinding:
     """The report and its tables; no model runs here."""
     effects = found.effects

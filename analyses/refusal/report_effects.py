@@ -120,7 +120,7 @@ class DoseRow:
 
 
 @dataclass(frozen=True)
-class Divergence:
+class AnswerDivergence:
     """KL in nats at the first token at which answers diverge."""
 
     kl: float
@@ -133,8 +133,8 @@ class Divergence:
 class FirstDivergence:
     """The divergence under either ablation."""
 
-    ablated: Divergence
-    ablated_affine: Divergence
+    ablated: AnswerDivergence
+    ablated_affine: AnswerDivergence
 
 
 @dataclass(frozen=True)

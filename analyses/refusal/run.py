@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analyses.refusal.figures.strips import strips
-from analyses.refusal.finding import DirectionEffects, Measurements, RefusalFinding, build
+from analyses.refusal.finding import DirectionEffects, RefusalFinding, RefusalMeasurements, build
 from analyses.refusal.material import RefusalPrompts, clusters_of, material_of
 from analyses.refusal.measuring import causal, concepts, edits, separation
 from analyses.refusal.measuring.agreement import scorer_agreement
@@ -19,7 +19,7 @@ from analyses.refusal.measuring.inversion import harm_added_refusals, inversion,
 from analyses.refusal.measuring.openings import contrast, knows
 from analyses.refusal.measuring.speak import Responder, Responses
 from analyses.refusal.report import CosineMaps, GeometryRow, RefusalProvenance, SeparationRow
-from analyses.refusal.report_effects import Divergence, EditRates, FirstDivergence, RatesBySet
+from analyses.refusal.report_effects import AnswerDivergence, EditRates, FirstDivergence, RatesBySet
 from analyses.shared.data import PromptData
 from analyses.shared.prompts import is_harmful
 from analyses.shared.reports import NotMeasured
@@ -122,7 +122,7 @@ class Answered:
     test: concepts.Asked
 
 
-def _measure(responder: Responder, layers: Sequence[int] | None, seed: int) -> Measurements:
+def _measure(responder: Responder, layers: Sequence[int] | None, seed: int) -> RefusalMeasurements:
     """Every block of the report that comes from the model."""
     answered = collect(responder)
     train, test = answered.train, answered.test
@@ -136,7 +136,7 @@ def _measure(responder: Responder, layers: Sequence[int] | None, seed: int) -> M
         inversion_task(responder, _labelled(test.responses, name), name == "harmful")
         for name in ("harmless", "harmful")
     ]
-    return Measurements(
+    return RefusalMeasurements(
         choice=choice,
         tokens=tokens,
         directions={"difference": difference, "harmfulness": harm, "refusal": refuse},
@@ -282,7 +282,7 @@ def _effects(
     sides = {"harmful": harmful.rows, "harmless": harmless.rows}
     ablations = {name: made[name] for name in ("ablated", "ablated_affine")}
 
-    def diverges(name: str) -> Divergence:
+    def diverges(name: str) -> AnswerDivergence:
         edited = responses["harmless"][name]
         return causal.first_divergence(responder, harmless, edited, made[name], seed)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from analyses.refusal.measuring.edits import ablated, added, last_token
 from analyses.refusal.measuring.speak import Responder, Responses
 from analyses.refusal.report_effects import (
-    Divergence,
+    AnswerDivergence,
     DoseRow,
     EditRates,
     RandomRateRow,
@@ -197,7 +197,7 @@ class _Dose:
 
 def first_divergence(
     responder: Responder, base: Responses, edited: Responses, edit: Edit, seed: int
-) -> Divergence:
+) -> AnswerDivergence:
     """KL(base ‖ edited) in nats at the first token at which the two answers diverge.
 
     Answers that never do count 0; `diverged` says how many do. Reading the first token alone
@@ -215,7 +215,7 @@ def first_divergence(
             responder.checkpoint, diverged, edit=edit, batch_tokens=responder.batch_tokens
         )
         nats[: len(diverged)] = divergence(plain, moved)
-    return Divergence(
+    return AnswerDivergence(
         kl=float(nats.mean()),
         interval=mean_interval(nats, seed),
         diverged=len(diverged),
