@@ -35,7 +35,6 @@ from analyses.refusal.material import RefusalPrompts
 from analyses.refusal.measuring.speak import Responder
 from analyses.steering.material import TestSet
 from analyses.steering.run import DOSES, steering
-from analyses.steering.run import DOSES, steering_report
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
 from steering.policy.policy import Policy

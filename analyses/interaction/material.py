@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from analyses.interaction.report import MeasureFacts, RefusalMeasure, ReplyMeasure, TextMeasure
 from analyses.refusal.material import RefusalPrompts
 from analyses.refusal.measuring.choosing import first_tokens
 from analyses.refusal.measuring.speak import Responder
-from analyses.interaction.report import MeasureFacts, RefusalMeasure, ReplyMeasure, TextMeasure
-from analyses.refusal.material import Material
-from analyses.refusal.measuring.speak import Speaker
 from analyses.shared.data import PromptData, labelled, organism_of, with_builtin
 from analyses.shared.running import Progress
 from interp import organisms

@@ -43,7 +43,6 @@ from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from analyses.shared.prompts import is_harmful
 from analyses.shared.reports import NotMeasured, Rate, as_json
-from interp.checkpoint import Checkpoint
 from probes.directions.directions import Direction, Directions
 from probes.scorers import RefusalTokens, Verdict
 

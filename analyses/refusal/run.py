@@ -33,8 +33,8 @@ from analyses.shared.running import (
     stage,
 )
 from interp.capture.prompt_states import PromptStates, prompt_states
-from interp.checks import require_type
 from interp.checkpoint import Checkpoint
+from interp.checks import require_type
 from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
 from interp.generation import Edit, next_logits

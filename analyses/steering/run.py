@@ -12,7 +12,6 @@ from analyses.shared.data import PromptData
 from analyses.shared.reports import NotMeasured, Rate
 from analyses.shared.running import Progress, Stopwatch, data_of, model_facts
 from analyses.steering.finding import SteeringFinding, build
-from interp.checkpoint import Checkpoint
 from analyses.steering.material import HARMFUL_SETS, SETS, TestSet, tests_of
 from analyses.steering.report import (
     GateRow,
@@ -22,6 +21,7 @@ from analyses.steering.report import (
     PolicyRow,
     SteeringProvenance,
 )
+from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError

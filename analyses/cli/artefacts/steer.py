@@ -12,18 +12,13 @@ from analyses.cli.verbs.refusal import (
     HarmfulFiles,
     HarmlessFiles,
     OverRefusalFiles,
-    ScorerSpec,
     Thinking,
 )
 from steering.training.registry import DEFAULT, summaries
 
 if TYPE_CHECKING:
     from analyses.steering.finding import SteeringFinding
-    from interp.model.checkpoint import Checkpoint
-    from analyses.steering.material import TestSet
-    from analyses.steering.splits import Split
     from interp.checkpoint import Checkpoint
-    from interp.data.prompt_sets import Prompt, PromptSet
     from steering.policy.policy import Policy
 
 app = typer.Typer(
@@ -151,7 +146,7 @@ def evaluate(
     jailbroken: JailbrokenFiles = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 32,
     limit: PromptLimit = None,
-    scorer: ScorerSpec = None,
+    scorer: options.Scorer = None,
     thinking: Thinking = None,
     allow: Allow = None,
     overwrite: options.Overwrite = False,

@@ -27,14 +27,6 @@ PromptLimit = Annotated[
     int | None,
     typer.Option("--limit", help="Prompts of a label in each part, at most.", show_default=False),
 ]
-ScorerSpec = Annotated[
-    str | None,
-    typer.Option(
-        "--scorer",
-        help="An external scorer: MODULE:FUNCTION, or the folder of a sequence classifier.",
-        show_default=False,
-    ),
-]
 Thinking = Annotated[
     bool | None,
     typer.Option(
@@ -58,7 +50,7 @@ def refusal(
     max_new_tokens: NewTokens = 64,
     limit: PromptLimit = None,
     equalise: options.Equalise = True,
-    scorer: ScorerSpec = None,
+    scorer: options.Scorer = None,
     thinking: Thinking = None,
     overwrite: options.Overwrite = False,
     chat_template: options.ChatTemplate = None,
