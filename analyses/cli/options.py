@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from analyses.shared.running import Progress
-    from analyses.sinks.finding import SinkFinding
     from interp.checkpoint import Checkpoint
     from interp.data.rows import Texts
 
@@ -204,23 +203,6 @@ def lines_of(path: Path, option: str) -> list[str]:
     if not found:
         raise InputError(f"{option} {path} holds no string; write one a line.")
     return list(dict.fromkeys(found))
-
-
-def measured_sinks(
-    checkpoint: "Checkpoint", texts: Sequence["Texts"], **settings: Any
-) -> "SinkFinding":
-    """The sink finding, with progress on stderr; `settings` go to `analyses.sinks`."""
-    from analyses.sinks.run import sinks
-
-    with progress_bars() as progress:
-        return sinks(
-            checkpoint,
-            texts,
-            workdir=workdir(),
-            command=command_line(),
-            progress=progress,
-            **settings,
-        )
 
 
 def command_line() -> str:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
+    from analyses.sinks.report import SinkReport
 
 
 def _missing(facts: Facts) -> str | None:
@@ -31,12 +32,18 @@ def _drawing() -> "Drawing":
     return DRAWING
 
 
+def _report() -> "type[SinkReport]":
+    from analyses.sinks.report import SinkReport
+
+    return SinkReport
+
+
 def _in_report(inputs: ReportInputs) -> "Finding":
     from analyses.sinks.run import sinks
 
     return sinks(
         inputs.checkpoint,
-        list(inputs.texts),
+        inputs.texts or None,
         seed=inputs.seed,
         limit=inputs.limit,
         workdir=inputs.workdir,
@@ -54,6 +61,7 @@ ANALYSIS = Analysis(
     missing=_missing,
     function=_function,
     drawing=_drawing,
+    report=_report,
     in_report=_in_report,
     distributed=True,
 )

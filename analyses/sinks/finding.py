@@ -1,22 +1,44 @@
 """The sink finding, put together from measurements."""
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
+from analyses.shared.frames import frame
+from analyses.shared.reports import NotMeasured, as_json
 from analyses.sinks import tables
 from analyses.sinks.causal import CausalEffects
-from analyses.sinks.domains import domain_heads, domain_table
-from analyses.sinks.measure import Measurements, Parity
+from analyses.sinks.domains import domain_head_rows, domain_rows
+from analyses.sinks.measure import Measurements
+from analyses.sinks.report import (
+    NO_CAUSAL_PANEL,
+    CausalPanel,
+    DomainHeadRow,
+    DomainRow,
+    HeadRow,
+    Interval,
+    LayerRow,
+    MassiveRow,
+    Parity,
+    PositionRow,
+    RateAt,
+    SinkProvenance,
+    SinkRate,
+    SinkReport,
+    TokenRow,
+)
 from analyses.sinks.verdict import verdict
+from interp.capture.recorder import EMBED, FINAL
 from interp.checkpoint import Checkpoint
 from interp.statistics.intervals import bootstrap, mean_interval, share_interval
 
-FORMAT_VERSION = 1
+Floats = NDArray[np.floating]
+FORMAT_VERSION: Literal[1] = 1
 EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -50,86 +72,109 @@ def build(
     found: Measurements,
     effects: CausalEffects | None,
     parity: Parity,
-    provenance: dict[str, Any],
+    provenance: SinkProvenance,
     *,
     epsilon: float,
     seed: int,
 ) -> SinkFinding:
-    """Compute all tables and the head numbers; no model runs here."""
+    """Compute all rows and the head numbers; no model runs here."""
     anatomy = checkpoint.anatomy
-    frames = {
-        "heads": tables.head_table(anatomy, found, epsilon, effects, seed),
-        "layers": tables.layer_table(anatomy, found, epsilon),
-        "massive_activations": tables.massive_table(checkpoint, found),
-        "positions": tables.position_table(anatomy, found, seed),
-        "sink_tokens": tables.sink_token_table(checkpoint, found, epsilon),
-        "domains": domain_table(found, effects, epsilon, seed),
-        "domain_heads": domain_heads(found, effects, seed),
-    }
-    report: dict[str, Any] = {
-        "kind": "sinks",
-        "format_version": FORMAT_VERSION,
-        "verdict": "",
-        "provenance": provenance,
-        **_head_numbers(found, epsilon, seed),
-        **{name: frame.to_dict(orient="records") for name, frame in frames.items()},
-        **tables.outer_entries(found),
-        "causal": _causal(effects, seed),
-        "parity": parity.to_dict(),
-        "caveats": [_causal_caveat(checkpoint, effects), *_caveats(checkpoint, found)],
-    }
+    attention, attention_interval = _first_token_attention(found, seed)
+    m_act, m_act_interval = _m_act(found, seed)
+    embedding, final_norm = tables.outer_states(found)
+    report = SinkReport(
+        kind="sinks",
+        format_version=FORMAT_VERSION,
+        verdict="",
+        provenance=provenance,
+        sink_rate=_sink_rate(found, epsilon, seed),
+        first_token_attention=attention,
+        first_token_attention_interval=attention_interval,
+        m_act=m_act,
+        m_act_interval=m_act_interval,
+        heads=tables.head_rows(anatomy, found, epsilon, effects, seed),
+        layers=tables.layer_rows(anatomy, found, epsilon),
+        massive_activations=tables.massive_rows(checkpoint, found),
+        positions=tables.position_rows(anatomy, found, seed),
+        sink_tokens=tables.token_rows(checkpoint, found, epsilon),
+        domains=domain_rows(found, effects, epsilon, seed),
+        domain_heads=domain_head_rows(found, effects, seed),
+        embedding=embedding,
+        final_norm=final_norm,
+        causal=NO_CAUSAL_PANEL if effects is None else _causal(effects, seed),
+        parity=parity,
+        caveats=[_causal_caveat(checkpoint, effects), *_caveats(checkpoint, found)],
+    )
     from analyses.report.writing import plain
 
-    report["verdict"] = verdict(plain(report))
-    return SinkFinding(report, frames)
+    whole = as_json(report)
+    return SinkFinding(whole | {"verdict": verdict(plain(whole))}, _frames(report))
 
 
-def _head_numbers(found: Measurements, epsilon: float, seed: int) -> dict[str, Any]:
-    """Sink rate, F-Attn and M-Act with their intervals."""
-    records = found.records["first_key"]
-    alpha = np.concatenate([records.at("alpha", layer) for layer in records.layers("alpha")], 1)
-    lengths = {len(row) for row in found.rows.rows}
-    length = max(lengths)
-    residual = found.records["residual"]
-    blocks = [layer for layer in residual.layers("max_abs") if 0 <= layer < 1_000_000]
-    maxima = np.stack([residual.at("max_abs", layer) for layer in blocks], 1)
-    low, high = bootstrap(maxima, seed, lambda sample: sample.max(0).mean())
+def _frames(report: SinkReport) -> dict[str, pd.DataFrame]:
     return {
-        "sink_rate": {
-            "epsilon": epsilon,
-            "length": length,
-            **_rate(alpha, epsilon, seed),
-            "sequences": len(alpha),
-            "uniform_alpha": float(np.mean(1 / np.arange(1, length + 1))),
-            "by_epsilon": [
-                {"epsilon": at, **_rate(alpha, at, seed)} for at in sorted({*EPSILONS, epsilon})
-            ],
-        },
-        "first_token_attention": float(alpha.mean(dtype=np.float64)),
-        "first_token_attention_interval": mean_interval(alpha.mean(1, dtype=np.float64), seed),
-        "m_act": float(maxima.max(0).mean()),
-        "m_act_interval": None if len(maxima) < 2 else [float(low), float(high)],
+        "heads": frame(report.heads, HeadRow),
+        "layers": frame(report.layers, LayerRow),
+        "massive_activations": frame(report.massive_activations, MassiveRow),
+        "positions": frame(report.positions, PositionRow),
+        "sink_tokens": frame(report.sink_tokens, TokenRow),
+        "domains": frame(report.domains, DomainRow),
+        "domain_heads": frame(report.domain_heads, DomainHeadRow),
     }
 
 
-def _rate(alpha: Any, epsilon: float, seed: int) -> dict[str, Any]:
+def _alpha(found: Measurements) -> Floats:
+    """Attention on the first token, [sequences, heads of all layers]."""
+    records = found.records["first_key"]
+    return np.concatenate([records.at("alpha", layer) for layer in records.layers("alpha")], 1)
+
+
+def _sink_rate(found: Measurements, epsilon: float, seed: int) -> SinkRate:
+    """Sink rate with its interval, at the threshold of the verdict and at others."""
+    alpha = _alpha(found)
+    length = max(len(row) for row in found.rows.rows)
+    rate = _rate(alpha, epsilon, seed)
+    return SinkRate(
+        epsilon=epsilon,
+        length=length,
+        percent=rate.percent,
+        interval=rate.interval,
+        sequences=len(alpha),
+        uniform_alpha=float(np.mean(1 / np.arange(1, length + 1))),
+        by_epsilon=[_rate(alpha, at, seed) for at in sorted({*EPSILONS, epsilon})],
+    )
+
+
+def _rate(alpha: Floats, epsilon: float, seed: int) -> RateAt:
     """Sink_1^ε: 100 · mean over sequences, layers and heads of 1[α_1 > ε]."""
     shares = (alpha > epsilon).mean(1)
-    interval = share_interval(shares, seed)
-    return {
-        "percent": 100.0 * float(shares.mean()),
-        "interval": None if interval is None else [100.0 * end for end in interval],
-    }
+    interval = tables.percent(share_interval(shares, seed))
+    return RateAt(epsilon=epsilon, percent=100.0 * float(shares.mean()), interval=interval)
 
 
-def _causal(effects: CausalEffects | None, seed: int) -> dict[str, Any] | None:
-    if effects is None:
-        return None
-    return {
-        "sequences": len(effects.rows),
-        "baseline_loss": float(effects.loss.mean()),
-        "interval": mean_interval(effects.loss, seed),
-    }
+def _first_token_attention(found: Measurements, seed: int) -> tuple[float, Interval | NotMeasured]:
+    """F-Attn with its interval."""
+    alpha = _alpha(found)
+    interval = mean_interval(alpha.mean(1, dtype=np.float64), seed)
+    return float(alpha.mean(dtype=np.float64)), tables.interval_or_reason(interval)
+
+
+def _m_act(found: Measurements, seed: int) -> tuple[float, Interval | NotMeasured]:
+    """M-Act with its interval."""
+    residual = found.records["residual"]
+    blocks = [layer for layer in residual.layers("max_abs") if layer not in (EMBED, FINAL)]
+    maxima = np.stack([residual.at("max_abs", layer) for layer in blocks], 1)
+    low, high = bootstrap(maxima, seed, lambda sample: sample.max(0).mean())
+    interval = None if len(maxima) < 2 else (float(low), float(high))
+    return float(maxima.max(0).mean()), tables.interval_or_reason(interval)
+
+
+def _causal(effects: CausalEffects, seed: int) -> CausalPanel:
+    return CausalPanel(
+        sequences=len(effects.rows),
+        baseline_loss=float(effects.loss.mean()),
+        interval=tables.interval_or_reason(mean_interval(effects.loss, seed)),
+    )
 
 
 def _causal_caveat(checkpoint: Checkpoint, effects: CausalEffects | None) -> str:

@@ -1,12 +1,14 @@
 """The capture behind the sink finding: all recorders in one pass, and that pass's parity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
+from analyses.shared.reports import NotMeasured
+from analyses.sinks.report import Parity
 from interp.attention.eager import observe_weights
 from interp.attention.kernels import AttentionStatistics, Demand
 from interp.attention.statistics import AttentionCall, AttentionPath, Tap, observe
@@ -30,7 +32,41 @@ from interp.checkpoint import Checkpoint
 from interp.data.padding import padded
 from interp.data.rows import Row, Rows
 
-_RECORDERS: dict[str, type[Recorder]] = {
+RecorderName = Literal[
+    "first_key",
+    "columns",
+    "rows",
+    "learned_sink",
+    "logit_gap",
+    "values",
+    "keys",
+    "outputs",
+    "gates",
+    "residual",
+    "massive",
+    "median",
+]
+# What the recorders keep of each head.
+Quantity = Literal[
+    "sink_mass",
+    "gated_sink_mass",
+    "sink_share",
+    "first",
+    "rest",
+    "raw_first",
+    "raw_rest",
+    "entropy",
+    "column_entropy",
+    "participation",
+    "logit_gap",
+    "learned_sink",
+    "mean",
+    "below_0_01",
+    "below_0_1",
+    "before",
+    "after",
+]
+_RECORDERS: dict[RecorderName, type[Recorder]] = {
     "first_key": FirstKeyMass,
     "columns": ColumnMass,
     "rows": RowEntropy,
@@ -53,33 +89,11 @@ class Measurements:
     """Results of the recorders by name; a recorder that does not apply is absent."""
 
     rows: Rows
-    records: dict[str, RowRecords]
+    records: Mapping[RecorderName, RowRecords]
     medians: dict[int, float]
 
     def __contains__(self, name: str) -> bool:
         return name in self.records
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far the instrumented pass is from the plain model, on a few rows.
-
-    `logits` compares with the model as it was given, `statistics` with its eager T×T weights
-    (relative to the larger of 1 and the value). That one is None in half precision, whose eager
-    weights are rounded and so no reference, and where the statistics are eager themselves.
-    """
-
-    logits: float
-    largest_logit: float
-    statistics: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `report.json`."""
-        return {
-            "max_logit_difference": self.logits,
-            "largest_logit": self.largest_logit,
-            "max_statistic_difference": self.statistics,
-        }
 
 
 def measure(
@@ -111,20 +125,33 @@ def measure(
 
 
 def parity(checkpoint: Checkpoint, rows: Sequence[Row], attention: AttentionPath) -> Parity:
-    """Hold the instrumented pass against the plain one, and its statistics against eager."""
+    """Compare the instrumented pass with the plain one, and its statistics with eager ones."""
     few = [_cut(row) for row in rows[:_PARITY_ROWS]]
     inputs = padded(few, checkpoint)
     real = inputs["attention_mask"].bool()
     with torch.inference_mode():
         plain = checkpoint.model(**inputs, use_cache=False).logits.float()
         streamed, logits = _statistics(checkpoint, inputs, attention)
-        reference = None
-        exact = checkpoint.dtype == torch.float32
-        if checkpoint.anatomy.interface and attention == "auto" and exact:
-            reference, _ = _statistics(checkpoint, inputs, "eager")
-    difference = (logits - plain)[real].abs().max()
-    statistics = None if reference is None else _largest(streamed, reference)
-    return Parity(float(difference), float(plain[real].abs().max()), statistics)
+        statistics = _without_reference(checkpoint, attention)
+        if statistics is None:
+            eager, _ = _statistics(checkpoint, inputs, "eager")
+            statistics = _largest(streamed, eager)
+    return Parity(
+        max_logit_difference=float((logits - plain)[real].abs().max()),
+        largest_logit=float(plain[real].abs().max()),
+        max_statistic_difference=statistics,
+    )
+
+
+def _without_reference(
+    checkpoint: Checkpoint, attention: AttentionPath
+) -> float | NotMeasured | None:
+    """Why the statistics have no eager weights to be compared with; None if they have."""
+    if attention == "eager" or not checkpoint.anatomy.interface:
+        return NotMeasured("the statistics are those of the eager weights themselves")
+    if checkpoint.dtype != torch.float32:
+        return NotMeasured("eager weights are rounded in half precision and so no reference")
+    return None
 
 
 def _cut(row: Row) -> Row:

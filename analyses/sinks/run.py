@@ -3,35 +3,26 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from analyses.shared.data import TextData, domains_of
+from analyses.shared.reports import RunFacts
 from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
 from analyses.sinks.causal import CausalEffects, causal_effects
 from analyses.sinks.finding import SinkFinding, build
 from analyses.sinks.measure import measure, parity
+from analyses.sinks.report import DomainEntry, SinkProvenance
 from interp.attention.statistics import AttentionPath, require_interface
 from interp.capture import ranks
 from interp.checkpoint import Checkpoint
-from interp.data.rows import (
-    Row,
-    Rows,
-    Texts,
-    as_texts,
-    id_rows,
-    is_text_file,
-    read_texts,
-    text_rows,
-)
+from interp.data.rows import Row, Rows, Texts, id_rows, text_rows
 from interp.errors import InputError
 
 log = logging.getLogger("mechguard.sinks")
-# What `texts` may be: files or data sets, documents, documents by domain, or rows of token ids.
-TextsLike = Sequence[str | Path] | Mapping[str, Sequence[str]] | Sequence[Texts]
 
 
 def sinks(
     checkpoint: Checkpoint,
-    texts: TextsLike | None = None,
+    data: TextData = None,
     *,
     token_ids: Mapping[str, Sequence[Sequence[int]]] | None = None,
     length: int = 64,
@@ -53,14 +44,14 @@ def sinks(
 
     Args:
         checkpoint: from `interp.load`.
-        texts: paths of text files (each a domain; a string counts as a path if such a file
-            exists), a mapping of domain to documents, or a plain sequence of documents.
-        token_ids: instead of texts, rows of token ids by domain (for a model without tokenizer).
+        data: text files (each a domain), documents, or documents by domain, in the forms of
+            `analyses.shared.data`; None takes an organism's own.
+        token_ids: instead of `data`, rows of token ids by domain (for a model without tokenizer).
         length: T, tokens in a sequence, BOS included when on.
         max_sequences: of each domain.
         epsilon: threshold of the sink rate.
         bos: put BOS in front; None does what the tokenizer does.
-        seed: of the bootstrap and of the noise in the causal panel.
+        seed: random seed of the bootstrap and of the noise in the causal panel.
         limit: documents of each domain to look at, at most.
         attention: `auto`, or `eager` for families that bypass the attention interface.
         causal_sequences: sequences of each domain in the causal panel; 0 skips it.
@@ -77,7 +68,9 @@ def sinks(
     """
     _require_usable(checkpoint, attention, epsilon, max_sequences, causal_sequences, seed, limit)
     watch = Stopwatch()
-    domains = [] if texts is None else _domains(texts)
+    if data is not None and token_ids is not None:
+        raise InputError("give data or token_ids, not both.")
+    domains = domains_of(data, checkpoint.name) if token_ids is None else []
     rows = _rows(checkpoint, domains, token_ids, length, max_sequences, bos, limit)
     settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
     own = own_folder(workdir, "sinks", checkpoint.fingerprint, rows.sha256, settings)
@@ -94,7 +87,7 @@ def sinks(
         )
         effects = _effects(checkpoint, rows, causal_sequences, seed, batch_tokens, own, progress)
     checked = parity(checkpoint, rows.rows, attention)
-    provenance = _provenance(checkpoint, rows, domains, attention) | watch.facts(seed, command)
+    provenance = _provenance(checkpoint, rows, domains, attention, watch.facts(seed, command))
     return build(checkpoint, found, effects, checked, provenance, epsilon=epsilon, seed=seed)
 
 
@@ -118,33 +111,6 @@ def _require_usable(
         raise InputError("causal_sequences and seed must be 0 or more.")
 
 
-def _domains(texts: TextsLike) -> list[Texts]:
-    """Texts by domain, whatever form they were given in."""
-    if isinstance(texts, Mapping):
-        domains = [as_texts(name, documents) for name, documents in texts.items()]
-    elif isinstance(texts, (str, Path)):
-        raise InputError("texts is one string; give a list of paths, or a list of documents.")
-    elif all(isinstance(item, Texts) for item in texts):
-        domains = [item for item in texts if isinstance(item, Texts)]
-    elif all(isinstance(item, Path) or is_text_file(str(item)) for item in texts):
-        domains = [read_texts(str(item)) for item in texts]
-    else:
-        domains = [as_texts("texts", [str(item) for item in texts])]
-    return _distinct(domains)
-
-
-def _distinct(domains: list[Texts]) -> list[Texts]:
-    """Two files of one name stay two domains."""
-    seen: dict[str, int] = {}
-    named = []
-    for texts in domains:
-        seen[texts.name] = seen.get(texts.name, 0) + 1
-        number = seen[texts.name]
-        name = texts.name if number == 1 else f"{texts.name} ({number})"
-        named.append(Texts(name, texts.sha256, texts.documents))
-    return named
-
-
 def _rows(
     checkpoint: Checkpoint,
     domains: Sequence[Texts],
@@ -155,14 +121,12 @@ def _rows(
     limit: int | None,
 ) -> Rows:
     if token_ids is not None:
-        if domains:
-            raise InputError("give texts or token_ids, not both.")
         cut = {
             name: [list(ids)[:length] for ids in sequences][:max_sequences]
             for name, sequences in token_ids.items()
         }
         return id_rows(checkpoint, cut)
-    if not domains:
+    if not any(one.documents for one in domains):
         raise InputError("no texts were given; name at least one file, or pass documents.")
     rows = text_rows(
         checkpoint, domains, length=length, max_sequences=max_sequences, bos=bos, limit=limit
@@ -204,21 +168,22 @@ def _provenance(
     rows: Rows,
     domains: Sequence[Texts],
     attention: AttentionPath,
-) -> dict[str, Any]:
+    run: RunFacts,
+) -> SinkProvenance:
     hashes = {texts.name: texts.sha256 for texts in domains}
     counts = {name: sum(row.domain == name for row in rows.rows) for name in rows.domains}
-    names = dict.fromkeys([*hashes, *counts])
-    return {
+    return SinkProvenance(
         **model_facts(checkpoint),
-        "attention": attention,
-        "bos": rows.bos,
-        "data": [
-            {
-                "name": name,
-                "sha256": hashes.get(name, rows.sha256),
-                "sequences": counts.get(name, 0),
-                "skipped": rows.skipped.get(name, 0),
-            }
-            for name in names
+        **run,
+        attention=attention,
+        bos=rows.bos,
+        data=[
+            DomainEntry(
+                name=name,
+                sha256=hashes.get(name, rows.sha256),
+                sequences=counts.get(name, 0),
+                skipped=rows.skipped.get(name, 0),
+            )
+            for name in dict.fromkeys([*hashes, *counts])
         ],
-    }
+    )
