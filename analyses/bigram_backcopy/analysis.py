@@ -7,6 +7,7 @@ from analyses.shared.analysis import Analysis, Facts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analyses.bigram_backcopy.report import BigramBackcopyReport
     from analyses.report.panel import Drawing
     from analyses.shared.finding import Finding
 
@@ -27,6 +28,12 @@ def _drawing() -> "Drawing":
     return DRAWING
 
 
+def _report() -> "type[BigramBackcopyReport]":
+    from analyses.bigram_backcopy.report import BigramBackcopyReport
+
+    return BigramBackcopyReport
+
+
 ANALYSIS = Analysis(
     kind="bigram_backcopy",
     summary="how sinks, drains and peaks come about in training",
@@ -35,4 +42,5 @@ ANALYSIS = Analysis(
     missing=_missing,
     function=_function,
     drawing=_drawing,
+    report=_report,
 )

@@ -3,18 +3,24 @@
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from analyses.bigram_backcopy.finding import BigramBackcopyFinding, build
 from analyses.bigram_backcopy.relu import recorded_logits, relu_attention
+from analyses.bigram_backcopy.report import (
+    CurvePoint,
+    Snapshot,
+    TrainedModel,
+    TrainingProvenance,
+)
+from analyses.shared.running import Progress, stage
 from interp.errors import InputError
 from interp.model.artifacts import versions
 from interp.organisms.bigram_backcopy.grammar import Grammar, small_grammar
@@ -25,6 +31,8 @@ from interp.organisms.registry import misses
 from interp.resolve import load
 from interp.training import one_thread, train_model
 
+# What the provenance calls the models.
+MODELS = "Bigram-Backcopy models, trained here"
 # Every point of a curve is measured on the same sequences, of the curriculum's short length, which
 # the model is trained on from the first step.
 _SEQUENCES = 64
@@ -58,19 +66,21 @@ _RELU_OWED: Bounds = {
 
 
 def bigram_backcopy(
+    *,
     seeds: Sequence[int] = (0,),
     steps: int = STEPS,
     variants: Sequence[str] = ("plain", "gated", "open", "relu"),
-    *,
-    progress: Callable[[str, int, int, int], None] | None = None,
+    command: str | None = None,
+    progress: Progress | None = None,
 ) -> BigramBackcopyFinding:
     """Train every variant on every seed and record how its sink comes about.
 
     Args:
-        seeds: of initialisation and data.
+        seeds: random seeds of initialisation and data.
         steps: of each training run; the recipes are tuned for the default.
         variants: keys of `VARIANTS`.
-        progress: called with the variant, the seed, and the steps done and to do in this run.
+        command: kept in the provenance, to reproduce the run.
+        progress: called with (stage, done, total), a stage for each model, in steps.
 
     Returns:
         The finding. It takes about 20 seconds of CPU for a variant, a seed and a layer.
@@ -84,30 +94,27 @@ def bigram_backcopy(
     recipes = bigram_backcopy_recipes(steps)
     grammar = small_grammar()
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    curves, rows = [], []
+    curves: list[CurvePoint] = []
+    models: list[TrainedModel] = []
     for name in variants:
         for seed in seeds:
-            report = None
-            if progress:
-                report = lambda done, _, name=name, seed=seed: progress(name, seed, done, steps)  # noqa: E731
-            curve, row = _run(VARIANTS[name], recipes, grammar, seed, report)
-            curves.append(curve.assign(variant=name, seed=seed))
-            rows.append({"variant": name, "label": VARIANTS[name].label, "seed": seed, **row})
-    table = pd.concat(curves, ignore_index=True)
-    provenance = {
-        "model": "Bigram-Backcopy models, trained here",
-        "seeds": ", ".join(map(str, seeds)),
-        "steps": steps,
-        "sequences_per_point": _SEQUENCES,
-        "curve_length": Curriculum.short[1],
-        "summary_length": Curriculum.full[1],
-        "started": started.isoformat(timespec="seconds"),
-        "wall_seconds": round(time.perf_counter() - clock, 1),
-        "versions": versions(),
-    }
-    return build(
-        table[["variant", "seed", "step", "quantity", "value"]], pd.DataFrame(rows), provenance
+            shown = stage(progress, f"{VARIANTS[name].label}, seed {seed}")
+            curve, model = _run(name, recipes, grammar, seed, shown)
+            curves += curve
+            models.append(model)
+    provenance = TrainingProvenance(
+        model=MODELS,
+        seeds=", ".join(map(str, seeds)),
+        steps=steps,
+        sequences_per_point=_SEQUENCES,
+        curve_length=Curriculum.short[1],
+        summary_length=Curriculum.full[1],
+        started=started.isoformat(timespec="seconds"),
+        wall_seconds=round(time.perf_counter() - clock, 1),
+        versions=versions(),
+        command=command,
     )
+    return build(curves, models, provenance)
 
 
 def measured_steps(steps: int, points: int = _POINTS) -> list[int]:
@@ -126,17 +133,19 @@ def _check(seeds: Sequence[int], steps: int, variants: Sequence[str]) -> None:
 
 
 def _run(
-    variant: Variant,
+    name: str,
     recipes: dict[str, Recipe],
     grammar: Grammar,
     seed: int,
-    progress: Callable[[int, float], None] | None,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Train one model; its curve (step, quantity, value) and its row of the summary."""
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[CurvePoint], TrainedModel]:
+    """Train one model; its curve and its row of the summary."""
+    variant = VARIANTS[name]
     recipe = recipes[variant.recipe]
     probe = Probe.draw(grammar, Curriculum.short[1], _SEQUENCES)
-    due = set(measured_steps(recipe.schedule.steps))
-    points: list[tuple[int, list[dict[str, float | None]]]] = []
+    steps = recipe.schedule.steps
+    due = set(measured_steps(steps))
+    points: list[tuple[int, list[Snapshot]]] = []
     spent = 0.0
 
     def look(step: int, model: Any) -> None:
@@ -154,66 +163,91 @@ def _run(
             recipe.batches(seed),
             recipe.schedule,
             pin=recipe.pin,
-            progress=progress,
+            progress=None if progress is None else lambda done, _: progress(done, steps),
             on_step=look,
         )
         seconds = time.process_time() - clock - spent
         with one_thread():
             final = recipe.measure(load(model), seed)
-    records = [
-        {"step": step, "quantity": quantity, "value": value}
+    curve = [
+        CurvePoint(name, seed, step, quantity, value)
         for step, layers in points
-        for quantity, value in layers[final["copying_layer"]].items()
+        for quantity, value in asdict(layers[final["copying_layer"]]).items()
         if value is not None
     ]
     owed = _RELU_OWED if variant.relu else recipe.expected
-    summary = {key: value for key, value in final.items() if key not in ("layers", "queries")}
-    return pd.DataFrame(records), {
-        **summary,
-        "as_owed": not misses(final, owed),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "cpu_seconds": round(seconds, 1),
-    }
+    as_owed = not misses(final, owed)
+    parameters = sum(p.numel() for p in model.parameters())
+    return curve, _trained(name, seed, final, as_owed, parameters, round(seconds, 1))
 
 
-def snapshot(model: Any, probe: Probe) -> list[dict[str, float | None]]:
+def _trained(
+    name: str,
+    seed: int,
+    final: Mapping[str, Any],
+    as_owed: bool,
+    parameters: int,
+    cpu_seconds: float,
+) -> TrainedModel:
+    """A row of the summary, from what the truth file of an organism would say."""
+    return TrainedModel(
+        variant=name,
+        label=VARIANTS[name].label,
+        seed=seed,
+        backcopy_risk=final["backcopy_risk"],
+        bigram_risk=final["bigram_risk"],
+        bigram_excess=final["bigram_excess"],
+        copying_layer=final["copying_layer"],
+        bos_attention=final["bos_attention"],
+        bos_attention_active=final["bos_attention_active"],
+        value_ratio=final["value_ratio"],
+        raw_value_ratio=final["raw_value_ratio"],
+        gate_dormant=final["gate_dormant"],
+        gate_active=final["gate_active"],
+        gated_sink_mass=final["gated_sink_mass"],
+        residual_ratio=final["residual_ratio"],
+        zeroed_backcopy_risk=final["zeroed_backcopy_risk"],
+        zeroed_bigram_change=final["zeroed_bigram_change"],
+        as_owed=as_owed,
+        parameters=parameters,
+        cpu_seconds=cpu_seconds,
+    )
+
+
+def snapshot(model: Any, probe: Probe) -> list[Snapshot]:
     """The quantities of the curves, for every layer of a model.
 
     Args:
         model: in evaluation mode, on eager attention or on this package's ReLU attention.
         probe: the batch to measure on.
-
-    Returns:
-        For each layer: the risks of the whole model; `bos_attention` and the gate's numbers;
-        `logit_gap`, the logit of BOS minus the mean logit of the other visible keys without the
-        query itself; `value_norm` ‖W_O v_0‖ and `raw_value_norm` ‖v_0‖ of BOS, `value_norm_rest`
-        the median of the others; `residual_norm` of BOS after the layer and `residual_peak`, which
-        is that minus the mean of the others. Means over heads, sequences and, where they depend on
-        the query, over dormant queries.
     """
     with recorded_logits(model) as logits:
         output, traces = trace(model, probe.ids)
     task = risks(output, probe)
-    return [
-        {**task, **_layer(one, logit, probe)} for one, logit in zip(traces, logits, strict=True)
-    ]
+    return [_layer(task, one, logit, probe) for one, logit in zip(traces, logits, strict=True)]
 
 
-def _layer(one: LayerTrace, logits: Tensor, probe: Probe) -> dict[str, float | None]:
+def _layer(task: Mapping[str, float], one: LayerTrace, logits: Tensor, probe: Probe) -> Snapshot:
     numbers = layer_numbers(one, probe)
     written, raw = one.written.norm(dim=-1), one.values.norm(dim=-1)
     peak = one.residual[:, 0] - one.residual[:, 1:].mean(1)
     gap = logit_gap(logits).transpose(0, 1)[:, probe.dormant]
-    kept = ("bos_attention", "value_ratio", "gate_dormant", "gate_active", "gated_sink_mass")
-    return {
-        **{key: numbers[key] for key in kept},
-        "logit_gap": gap.mean().item(),
-        "value_norm": written[:, 0].mean().item(),
-        "value_norm_rest": written[:, 1:].median(1).values.mean().item(),
-        "raw_value_norm": raw[:, 0].mean().item(),
-        "residual_norm": one.residual[:, 0].mean().item(),
-        "residual_peak": peak.mean().item(),
-    }
+    return Snapshot(
+        backcopy_risk=task["backcopy_risk"],
+        bigram_risk=task["bigram_risk"],
+        bigram_excess=task["bigram_excess"],
+        bos_attention=numbers["bos_attention"],
+        value_ratio=numbers["value_ratio"],
+        gate_dormant=numbers["gate_dormant"],
+        gate_active=numbers["gate_active"],
+        gated_sink_mass=numbers["gated_sink_mass"],
+        logit_gap=gap.mean().item(),
+        value_norm=written[:, 0].mean().item(),
+        value_norm_rest=written[:, 1:].median(1).values.mean().item(),
+        raw_value_norm=raw[:, 0].mean().item(),
+        residual_norm=one.residual[:, 0].mean().item(),
+        residual_peak=peak.mean().item(),
+    )
 
 
 def logit_gap(

@@ -1,13 +1,23 @@
 """The Bigram-Backcopy finding: its tables, its verdict, and what it does not show."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 
+from analyses.bigram_backcopy.report import (
+    BigramBackcopyReport,
+    CurvePoint,
+    Tables,
+    TrainedModel,
+    TrainingProvenance,
+)
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
+from analyses.shared.frames import frame
+from analyses.shared.reports import as_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 CAVEATS = (
     "One bigram table, one model size, and runs of a thousand steps or so: this shows that the "
@@ -49,19 +59,21 @@ class BigramBackcopyFinding(Finding):
 
 
 def build(
-    table: pd.DataFrame, summary: pd.DataFrame, provenance: dict[str, Any]
+    dynamics: Sequence[CurvePoint],
+    summary: Sequence[TrainedModel],
+    provenance: TrainingProvenance,
 ) -> BigramBackcopyFinding:
     """Put the finding together; no model runs here."""
-    tables = {"dynamics": table, "summary": summary}
-    report = {
-        "kind": "bigram_backcopy",
-        "format_version": FORMAT_VERSION,
-        "verdict": verdict(summary),
-        "provenance": provenance,
-        "tables": tables,
-        "caveats": list(CAVEATS),
-    }
-    return BigramBackcopyFinding(report, tables)
+    tables = {"dynamics": frame(dynamics, CurvePoint), "summary": frame(summary, TrainedModel)}
+    report = BigramBackcopyReport(
+        kind="bigram_backcopy",
+        format_version=FORMAT_VERSION,
+        verdict=verdict(tables["summary"]),
+        provenance=provenance,
+        tables=Tables(dynamics, summary),
+        caveats=CAVEATS,
+    )
+    return BigramBackcopyFinding(as_json(report), tables)
 
 
 def verdict(summary: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ Every analysis takes `data` in these forms. Without any, an organism's own are u
 built-in prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ PromptData = (
 TextData = Texts | Source | Sequence[Texts | Source] | Mapping[str, Sequence[str]] | None
 """Files, documents, or documents by domain."""
 
+_TEXT_FORMS = "paths of text files, documents as strings, or a mapping of domain to documents"
 _FORMS = "a PromptSet, the path of a file, the name of a published set, or a list of these"
 
 
@@ -105,14 +106,19 @@ def looks_like_path(text: str) -> bool:
 
 def _domains(data: Any) -> list[Texts]:
     if isinstance(data, Mapping):
-        return [as_texts(name, documents) for name, documents in data.items()]
+        for name, given in data.items():
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise InputError(
+                    f"the documents of {name!r} are a {type(given).__name__}; give a list of "
+                    "strings."
+                )
+        return [as_texts(name, given) for name, given in data.items()]
+    if not isinstance(data, Texts | str | Path | Iterable):
+        raise InputError(f"data is a {type(data).__name__}; give {_TEXT_FORMS}.")
     items = [data] if isinstance(data, Texts | str | Path) else list(data)
-    wrong = next((one for one in items if not isinstance(one, Texts | str | Path)), None)
-    if wrong is not None:
-        raise InputError(
-            f"data holds a {type(wrong).__name__}; give paths of text files, documents as strings, "
-            "or a mapping of domain to documents."
-        )
+    for one in items:
+        if not isinstance(one, Texts | str | Path):
+            raise InputError(f"data holds a {type(one).__name__}; give {_TEXT_FORMS}.")
     found: list[Texts] = []
     documents: list[str] = []
     for one in items:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from analyses.cli import options
+
 app = typer.Typer(help="Small trained models whose ground truth is known.", no_args_is_help=True)
 
 _SPELLING = "NAME, or NAME@KEY=VALUE,… with the keys seed, poison and of."
@@ -165,27 +167,37 @@ def table(
     out: Annotated[
         Path | None, typer.Option(help="Write report.html, report.json and tables/ here.")
     ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Train every variant on every seed and print what each does; 20 s a run and layer."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from analyses.bigram_backcopy import VARIANTS, bigram_backcopy
+    from analyses.bigram_backcopy import MODELS, VARIANTS, bigram_backcopy
     from interp.errors import CheckError
 
     chosen = list(VARIANTS) if variants == "all" else variants.split(",")
+    if out is not None:
+        options.require_folder(out)
+        options.claim(out, "bigram_backcopy", MODELS, overwrite)
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("training")
 
-        def advance(variant: str, seed: int, done: int, steps: int) -> None:
-            description = f"{VARIANTS[variant].label}, seed {seed}"
-            bar.update(task, description=description, completed=done, total=steps)
+        def advance(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
 
-        finding = bigram_backcopy(_seeds(seeds), variants=chosen, progress=advance)
+        finding = bigram_backcopy(
+            seeds=_seeds(seeds),
+            variants=chosen,
+            command=options.command_line(),
+            progress=advance,
+        )
     Console().print(_summary_table(finding.summary))
     Console().print(finding.verdict)
     if out is not None:
-        Console().print(f"{finding.save(out)}", highlight=False, soft_wrap=True)
+        Console().print(
+            f"{finding.save(out, overwrite=overwrite)}", highlight=False, soft_wrap=True
+        )
     missed = int((~finding.summary["as_owed"].astype(bool)).sum())
     if missed:
         raise CheckError(f"{missed} of {len(finding.summary)} models do not behave as owed.")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from pydantic import TypeAdapter
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 from typer.testing import CliRunner
@@ -16,6 +17,8 @@ from analyses.bigram_backcopy import VARIANTS, bigram_backcopy, figures, relu_at
 from analyses.bigram_backcopy.dynamics import logit_gap, measured_steps, snapshot
 from analyses.bigram_backcopy.finding import BigramBackcopyFinding, verdict
 from analyses.bigram_backcopy.relu import recorded_logits
+from analyses.bigram_backcopy.report import BigramBackcopyReport
+from analyses.cli import options
 from analyses.cli.verbs.organisms import app
 from interp.errors import CheckError, InputError
 from interp.organisms.bigram_backcopy.grammar import small_grammar
@@ -91,6 +94,15 @@ def test_saved_report(finding: BigramBackcopyFinding, tmp_path: Path) -> None:
         finding.table
     )
     assert "Logit gap" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_fits_the_schema_of_its_type(finding: BigramBackcopyFinding) -> None:
+    report = finding.to_dict()
+    adapter = TypeAdapter(BigramBackcopyReport)
+    schema = adapter.json_schema()
+    assert set(schema["properties"]) | {"not_measured", "intervals"} == set(report)
+    assert set(schema["$defs"]["TrainedModel"]["properties"]) == set(report["tables"]["summary"][0])
+    assert len(adapter.validate_python(report).tables.dynamics) == len(finding.table)
 
 
 def test_verdict_says_what_missed_and_what_held() -> None:
@@ -177,9 +189,9 @@ def test_snapshot_covers_every_layer() -> None:
     with torch.no_grad():
         layers = snapshot(model, probe)
     assert len(layers) == 3
-    assert layers[0]["backcopy_risk"] == layers[2]["backcopy_risk"]
-    assert len({layer["value_norm"] for layer in layers}) == 3
-    assert layers[0]["gate_dormant"] is None
+    assert layers[0].backcopy_risk == layers[2].backcopy_risk
+    assert len({layer.value_norm for layer in layers}) == 3
+    assert layers[0].gate_dormant is None
 
 
 @pytest.mark.parametrize(
@@ -219,17 +231,45 @@ def test_command_line_faults(tmp_path: Path) -> None:
 def test_table_writes_the_report_and_fails_on_a_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quick(seeds: list[int], *, variants: list[str], progress: Any) -> BigramBackcopyFinding:
-        return bigram_backcopy(seeds, 3, variants, progress=progress)
+    stages: list[str] = []
+
+    def quick(**given: Any) -> BigramBackcopyFinding:
+        def progress(stage: str, done: int, total: int) -> None:
+            stages.append(stage)
+            given["progress"](stage, done, total)
+
+        return bigram_backcopy(**{**given, "steps": 3, "progress": progress})
 
     monkeypatch.setattr("analyses.bigram_backcopy.dynamics.bigram_backcopy", quick)
     command = ["table", "--seeds", "0", "--variants", "plain,head", "--out", str(tmp_path)]
-    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    with options.HELD:
+        result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert isinstance(result.exception, CheckError) and "2 of 2" in str(result.exception)
     assert "plain" in result.output and "head" in result.output
-    assert (tmp_path / "report.html").exists() and (
-        tmp_path / "tables" / "bigram_backcopy" / "summary.csv"
-    ).exists()
+    assert set(stages) == {"softmax, seed 0", "head gate, seed 0"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json", "tables"}
+    assert (tmp_path / "tables" / "bigram_backcopy" / "summary.csv").exists()
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["provenance"]["command"].startswith("mechguard ")
+
+
+def test_table_claims_its_folder_before_it_trains(
+    finding: BigramBackcopyFinding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(**_: object) -> None:
+        raise AssertionError("training was begun")
+
+    monkeypatch.setattr("analyses.bigram_backcopy.dynamics.bigram_backcopy", reached)
+    finding.save(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    (tmp_path / "report.json").write_text(json.dumps({**report, "kind": "sinks"}))
+    call = ["table", "--seeds", "0", "--variants", "plain", "--out", str(tmp_path)]
+    with options.HELD:
+        refused = CliRunner().invoke(app, call)
+    assert isinstance(refused.exception, InputError) and "--overwrite" in str(refused.exception)
+    with options.HELD:
+        begun = CliRunner().invoke(app, [*call, "--overwrite"])
+    assert isinstance(begun.exception, AssertionError)
 
 
 @pytest.mark.slow

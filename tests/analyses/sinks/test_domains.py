@@ -3,13 +3,16 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from words import documents, wordy
 
+from analyses.shared.frames import frame
 from analyses.sinks.causal import CausalEffects
-from analyses.sinks.domains import domain_heads, domain_table
+from analyses.sinks.domains import domain_head_rows, domain_rows
 from analyses.sinks.measure import Measurements
+from analyses.sinks.report import NO_CAUSAL_PANEL, DomainHeadRow
 from analyses.sinks.run import sinks
 from interp.capture.recorder import RowRecords
 from interp.data.rows import Row, Rows
@@ -25,6 +28,10 @@ def _measurements(mass: NDArray[Any], names: tuple[str, ...] = ("code", "prose")
     values = {name: {LAYER: mass.astype(np.float32)} for name in ("alpha", "sink_mass")}
     records = {"first_key": RowRecords(np.arange(len(mass)), values)}
     return Measurements(Rows(tuple(rows), True, {"code": 2}), records, {})
+
+
+def domain_heads(found: Measurements, effects: CausalEffects | None, seed: int) -> pd.DataFrame:
+    return frame(domain_head_rows(found, effects, seed), DomainHeadRow)
 
 
 @pytest.fixture
@@ -125,17 +132,17 @@ def test_one_sequence_a_domain_calls_nothing_switching() -> None:
     assert row["auc"] == 1.0 and row["switching"] is False
 
 
-def test_the_table_of_domains(planted: tuple[Measurements, CausalEffects]) -> None:
-    table = domain_table(*planted, epsilon=0.3, seed=0)
-    code, prose = table.to_dict(orient="records")
-    assert (code["name"], code["sequences"], code["skipped"], code["loss"]) == ("code", 16, 2, 2.0)
-    assert (prose["name"], prose["skipped"], prose["loss"]) == ("prose", 0, 3.0)
-    assert code["sink_percent"] == pytest.approx(20.0) and prose["sink_percent"] == 100.0
-    assert prose["interval"][1] == 100.0 and 70 < prose["interval"][0] < 90
-    low, high = code["first_token_interval"]
-    assert low < code["first_token_attention"] < high
-    without = domain_table(planted[0], None, epsilon=0.3, seed=0)
-    assert without["loss"].isna().all()
+def test_the_rows_of_domains(planted: tuple[Measurements, CausalEffects]) -> None:
+    code, prose = domain_rows(*planted, epsilon=0.3, seed=0)
+    assert (code.name, code.sequences, code.skipped, code.loss) == ("code", 16, 2, 2.0)
+    assert (prose.name, prose.skipped, prose.loss) == ("prose", 0, 3.0)
+    assert code.sink_percent == pytest.approx(20.0) and prose.sink_percent == 100.0
+    assert isinstance(prose.interval, tuple) and isinstance(code.first_token_interval, tuple)
+    assert prose.interval[1] == 100.0 and 70 < prose.interval[0] < 90
+    low, high = code.first_token_interval
+    assert low < code.first_token_attention < high
+    without = domain_rows(planted[0], None, epsilon=0.3, seed=0)
+    assert [row.loss for row in without] == [NO_CAUSAL_PANEL] * 2
 
 
 def test_two_corpora_of_a_real_model_differ_where_the_words_do() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from families import WINDOW
+from pydantic import TypeAdapter
 from words import documents, wordy
 
 from analyses.sinks.finding import SinkFinding
+from analyses.sinks.report import SinkReport
 from analyses.sinks.run import sinks
 
 LENGTH = 16
@@ -52,8 +54,8 @@ def report(finding: SinkFinding) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    told: dict[str, Any] = json.loads(finding.to_json(), parse_constant=refuse)
-    return told
+    read: dict[str, Any] = json.loads(finding.to_json(), parse_constant=refuse)
+    return read
 
 
 def _check(
@@ -168,3 +170,35 @@ def test_one_sequence_has_no_intervals() -> None:
     assert any("One sequence only" in caveat for caveat in alone.caveats)
     assert math.isnan(alone.heads["alpha_first_low"][0])
     assert alone.figures()
+    absent = report["not_measured"]
+    assert absent["sink_rate.interval"] == "an interval needs two sequences"
+    assert {
+        "first_token_attention_interval",
+        "m_act_interval",
+        "causal.interval",
+        "heads[].alpha_first_low",
+        "domains[].interval",
+    } <= set(absent)
+
+
+def test_a_skipped_causal_panel_is_null_with_the_reason() -> None:
+    texts = {"a": documents(3, 30), "b": documents(3, 30, seed=1)}
+    report = sinks(wordy("llama"), texts, length=LENGTH, causal_sequences=0).to_dict()
+    absent = report["not_measured"]
+    assert set(absent.values()) == {"the causal panel was skipped (`causal_sequences` is 0)"}
+    assert report["causal"] is None and "causal" in absent
+    for rows, name in (
+        ("heads", "ablation_delta_loss"),
+        ("domains", "loss"),
+        ("domain_heads", "switching"),
+    ):
+        assert all(row[name] is None for row in report[rows])
+        assert f"{rows}[].{name}" in absent
+
+
+def test_the_report_fits_the_schema_of_its_type(report: dict[str, Any]) -> None:
+    schema = TypeAdapter(SinkReport).json_schema()
+    assert set(schema["properties"]) | {"not_measured", "intervals"} == set(report)
+    assert schema["required"] == list(schema["properties"])
+    assert set(schema["$defs"]["HeadRow"]["properties"]) == set(report["heads"][0])
+    assert TypeAdapter(SinkReport).validate_python(report).sink_rate.length == LENGTH

@@ -17,6 +17,7 @@ from analyses.sinks.run import sinks
 from interp.checkpoint import Checkpoint
 from interp.data.rows import Texts
 from interp.errors import InputError, NumericalError, UnsupportedModelError
+from interp.organisms import texts
 from interp.resolve import load
 
 Reference = Callable[[str], Path]
@@ -26,8 +27,8 @@ LENGTH = 12
 @pytest.mark.parametrize("bos", [True, False])
 def test_stories260k_equals_its_published_measurements(reference: Reference, bos: bool) -> None:
     checkpoint = load(reference("models/stories260K-hf"), dtype="float32")
-    texts = {"stories": stories(reference)}
-    report = sinks(checkpoint, texts, bos=bos, causal_sequences=0).to_dict()
+    data = {"stories": stories(reference)}
+    report = sinks(checkpoint, data, bos=bos, causal_sequences=0).to_dict()
     assert_as_published(report, bos, reference)
     assert report["parity"]["max_logit_difference"] <= 1e-5 * report["parity"]["largest_logit"]
 
@@ -55,19 +56,19 @@ def llama() -> Checkpoint:
     return wordy("llama")
 
 
-def _quick(checkpoint: Checkpoint, texts: Any = None, **settings: Any) -> analyses.SinkFinding:
-    if texts is None and "token_ids" not in settings:
-        texts = {"words": documents(5, 20)}
-    return sinks(checkpoint, texts, **{"length": LENGTH, "causal_sequences": 0, **settings})
+def _quick(checkpoint: Checkpoint, data: Any = None, **settings: Any) -> analyses.SinkFinding:
+    if data is None and "token_ids" not in settings:
+        data = {"words": documents(5, 20)}
+    return sinks(checkpoint, data, **{"length": LENGTH, "causal_sequences": 0, **settings})
 
 
 def test_the_same_call_gives_the_same_report(llama: Checkpoint) -> None:
-    texts = {"a": documents(4, 20), "b": documents(4, 20, seed=1)}
-    found = [_quick(llama, texts, causal_sequences=2, seed=5).to_dict() for _ in range(2)]
+    data = {"a": documents(4, 20), "b": documents(4, 20, seed=1)}
+    found = [_quick(llama, data, causal_sequences=2, seed=5).to_dict() for _ in range(2)]
     for report in found:
         assert report["provenance"].pop("started") and report["provenance"].pop("wall_seconds") >= 0
     assert found[0] == found[1]
-    other = _quick(llama, texts, causal_sequences=2, seed=6).to_dict()
+    other = _quick(llama, data, causal_sequences=2, seed=6).to_dict()
     assert other["heads"][0]["alpha_first"] == found[0]["heads"][0]["alpha_first"]
     assert other["heads"][0]["random_delta_loss"] != found[0]["heads"][0]["random_delta_loss"]
 
@@ -83,16 +84,19 @@ def test_how_rows_share_batches_does_not_matter(llama: Checkpoint) -> None:
     assert any("5 to 12 tokens" in caveat for caveat in alone.caveats)
 
 
-def test_files_documents_and_mappings_are_all_texts(llama: Checkpoint, tmp_path: Path) -> None:
-    texts = documents(3, 20)
-    (tmp_path / "one.txt").write_text("\n\n".join(texts))
-    (tmp_path / "two.json").write_text(json.dumps(texts))
+def test_files_documents_and_mappings_are_all_data(llama: Checkpoint, tmp_path: Path) -> None:
+    words = documents(3, 20)
+    (tmp_path / "one.txt").write_text("\n\n".join(words))
+    (tmp_path / "two.json").write_text(json.dumps(words))
     forms: list[Any] = [
-        {"one": texts},
-        texts,
+        {"one": words},
+        words,
         [tmp_path / "one.txt"],
         [str(tmp_path / "two.json")],
-        [Texts("one", "0" * 64, tuple(texts))],
+        [Texts("one", "0" * 64, tuple(words))],
+        tmp_path / "one.txt",
+        str(tmp_path / "one.txt"),
+        Texts("one", "0" * 64, tuple(words)),
     ]
     found = [_quick(llama, form).to_dict() for form in forms]
     assert [report["provenance"]["data"][0]["name"] for report in found] == [
@@ -101,9 +105,20 @@ def test_files_documents_and_mappings_are_all_texts(llama: Checkpoint, tmp_path:
         "one",
         "two",
         "one",
+        "one",
+        "one",
+        "one",
     ]
     for report in found[1:]:
         assert report["heads"] == found[0]["heads"]
+
+
+def test_without_data_only_an_organism_is_measured(llama: Checkpoint) -> None:
+    finding = sinks(load("organism:bb-plain"), max_sequences=4, causal_sequences=0)
+    names = [entry["name"] for entry in finding.report["provenance"]["data"]]
+    assert len(names) > 1 and names == list(texts("bb-plain"))
+    with pytest.raises(InputError, match="`data` in Python"):
+        sinks(llama)
 
 
 def test_two_files_of_one_name_stay_two_domains(llama: Checkpoint, tmp_path: Path) -> None:
@@ -119,11 +134,11 @@ def test_two_files_of_one_name_stay_two_domains(llama: Checkpoint, tmp_path: Pat
 
 
 def test_short_documents_are_counted_and_limits_hold(llama: Checkpoint) -> None:
-    texts = [*documents(2, 3), *documents(6, 20)]
-    finding = _quick(llama, {"words": texts}, max_sequences=4)
+    words = [*documents(2, 3), *documents(6, 20)]
+    finding = _quick(llama, {"words": words}, max_sequences=4)
     (entry,) = finding.report["provenance"]["data"]
     assert (entry["sequences"], entry["skipped"]) == (4, 2)
-    (entry,) = _quick(llama, {"words": texts}, limit=5).report["provenance"]["data"]
+    (entry,) = _quick(llama, {"words": words}, limit=5).report["provenance"]["data"]
     assert (entry["sequences"], entry["skipped"]) == (3, 2)
 
 
@@ -134,12 +149,12 @@ def test_token_ids_are_cut_and_capped(llama: Checkpoint) -> None:
     assert finding.report["sink_rate"]["sequences"] == 3
 
 
-def test_progress_is_told_by_stage(llama: Checkpoint) -> None:
-    told: list[tuple[str, int, int]] = []
-    _quick(llama, causal_sequences=1, progress=lambda *step: told.append(step))
-    assert told[-1] == ("heads", 16, 16)
-    assert ("rows", 5, 5) in told
-    assert [stage for stage, _, _ in told] == sorted((s for s, _, _ in told), reverse=True)
+def test_progress_comes_by_stage(llama: Checkpoint) -> None:
+    calls: list[tuple[str, int, int]] = []
+    _quick(llama, causal_sequences=1, progress=lambda *step: calls.append(step))
+    assert calls[-1] == ("heads", 16, 16)
+    assert ("rows", 5, 5) in calls
+    assert [stage for stage, _, _ in calls] == sorted((s for s, _, _ in calls), reverse=True)
 
 
 def test_a_done_run_leaves_no_work_behind(llama: Checkpoint, tmp_path: Path) -> None:
@@ -196,21 +211,27 @@ def test_another_seed_is_another_work_folder(llama: Checkpoint, tmp_path: Path) 
         ({"length": 1}, "length"),
         ({"length": 22}, "none of the 5 documents has 22 tokens"),
         ({"length": 300}, "300 tokens do not fit"),
-        ({"texts": "words.txt"}, "one string"),
-        ({"texts": []}, "no texts"),
-        ({"texts": {}}, "no texts"),
+        ({"data": "words.txt"}, "words.txt does not exist"),
+        ({"data": ["w5 w6", "texts/words"]}, "texts/words does not exist"),
+        ({"data": Path("words")}, "words does not exist"),
+        ({"data": []}, "no texts"),
+        ({"data": {}}, "no texts"),
+        ({"data": 5}, "data is a int"),
+        ({"data": ["w5 w6", 5]}, "data holds a int"),
+        ({"data": {"words": 5}}, "documents of 'words' are a int"),
+        ({"data": {"words": "w5 w6"}}, "documents of 'words' are a str"),
         ({"token_ids": {"ids": [[1, VOCAB]]}}, f"from 0 to {VOCAB - 1}"),
         ({"token_ids": {"ids": []}}, "no rows"),
-        ({"texts": ["w5 w6"], "token_ids": {"ids": [[1, 2]]}}, "not both"),
-        ({"texts": ["<bos> " + "w5 " * 20]}, "already starts with"),
+        ({"data": ["w5 w6"], "token_ids": {"ids": [[1, 2]]}}, "not both"),
+        ({"data": ["<bos> " + "w5 " * 20]}, "already starts with"),
     ],
 )
 def test_unusable_arguments_are_named(
     llama: Checkpoint, settings: dict[str, Any], message: str
 ) -> None:
-    texts = settings.pop("texts", None)
+    data = settings.pop("data", None)
     with pytest.raises(InputError, match=message) as caught:
-        _quick(llama, texts, **settings)
+        _quick(llama, data, **settings)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
@@ -238,6 +259,8 @@ def test_a_model_that_bypasses_the_interface_needs_eager() -> None:
     assert finding.heads["alpha_first"].between(0, 1).all()
     assert finding.heads["ablation_delta_loss"].notna().all()
     assert finding.report["parity"]["max_statistic_difference"] is None
+    reason = finding.report["not_measured"]["parity.max_statistic_difference"]
+    assert reason == "the statistics are those of the eager weights themselves"
 
 
 def test_nan_weights_are_an_error_and_leave_the_model_whole(tmp_path: Path) -> None:

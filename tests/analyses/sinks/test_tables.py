@@ -15,7 +15,7 @@ from words import documents, tokenizer, wordy
 
 import analyses
 from analyses.sinks import tables
-from analyses.sinks.measure import Measurements
+from analyses.sinks.measure import Measurements, RecorderName
 from analyses.sinks.run import sinks
 from interp.capture.recorder import RowRecords
 from interp.checkpoint import Checkpoint
@@ -95,14 +95,16 @@ def test_the_rate_counts_sequences_not_their_mean() -> None:
     """Half of the sequences above ε, their mean below: 50 %, where the mean would say 0 %."""
     rows = tuple(Row(i, (1, 4), "words") for i in range(4))
     alpha = np.array([[0.31], [0.31], [0.01], [0.01]], np.float32)
-    records = {
+    records: dict[RecorderName, RowRecords] = {
         "first_key": RowRecords(np.arange(4), {"alpha": {0: alpha}, "sink_mass": {0: alpha}})
     }
     anatomy = load(tiny("gpt2")).anatomy
     anatomy = replace(anatomy, layers=(replace(anatomy.layers[0], heads=1, kv_heads=1),))
-    table = tables._layer_heads(anatomy, Measurements(Rows(rows, True), records, {}), 0, 0.3, 0)
-    assert table["alpha_first"].tolist() == pytest.approx([0.16])
-    assert table["sink_percent"].tolist() == [50.0]
+    (head,) = tables.head_rows(
+        anatomy, Measurements(Rows(rows, True), records, {}), 0.3, effects=None, seed=0
+    )
+    assert head.alpha_first == pytest.approx(0.16)
+    assert head.sink_percent == 50.0
 
 
 def test_the_rate_of_the_report_counts_sequences_too() -> None:
@@ -260,7 +262,9 @@ def test_positions_average_the_heads_that_see_them() -> None:
 
 def _columns(alpha: NDArray[Any], ids: list[tuple[int, ...]], bos: bool) -> Measurements:
     rows = Rows(tuple(Row(i, row, "words") for i, row in enumerate(ids)), bos)
-    records = {"columns": RowRecords(np.arange(len(ids)), {"alpha": {0: alpha}})}
+    records: dict[RecorderName, RowRecords] = {
+        "columns": RowRecords(np.arange(len(ids)), {"alpha": {0: alpha}})
+    }
     return Measurements(rows, records, {})
 
 
@@ -276,11 +280,11 @@ def test_which_tokens_are_sinks(bos: bool) -> None:
     alpha[0, 1, 2], alpha[1, 1, 3] = 0.6, 0.29
     alpha[1, 1, 7] = 1.0  # the second half does not count
     ids = [(1, 3, 2, 3, 3, 3, 3, 3)] * 2
-    table = tables.sink_token_table(checkpoint, _columns(alpha, ids, bos), 0.3)
-    assert table["token"].tolist() == ["<bos>", "."]
-    assert table["kind"].tolist() == ["bos" if bos else "first", "delimiter"]
-    assert table["heads"].tolist() == [1.0, 0.5]
-    assert table["mass"].to_numpy() == pytest.approx([0.8, 0.6])
+    start, stop = tables.token_rows(checkpoint, _columns(alpha, ids, bos), 0.3)
+    assert (start.token, stop.token) == ("<bos>", ".")
+    assert (start.kind, stop.kind) == ("bos" if bos else "first", "delimiter")
+    assert (start.heads, stop.heads) == (1.0, 0.5)
+    assert (start.mass, stop.mass) == pytest.approx((0.8, 0.6))
 
 
 def test_tokens_without_a_tokenizer_are_ids() -> None:
@@ -297,7 +301,7 @@ def test_tables_are_ordinary_frames() -> None:
     assert finding.tables["sink_tokens"]["position"].max() < LENGTH // 2
 
 
-def test_massive_activations_beyond_the_table_are_told() -> None:
+def test_massive_activations_beyond_the_table_are_counted() -> None:
     finding = found(planted_massive())
     assert not any("massive activations; the table lists" in note for note in finding.caveats)
     crowded = planted_massive()

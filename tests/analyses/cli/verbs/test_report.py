@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from analyses.registry import every_analysis
 from analyses.shared.finding import Finding
 from interp.model.sites import Site
 from interp.organisms import prompts
@@ -18,6 +20,7 @@ from steering import was_plus
 from steering.runtime.gates import LogisticGate
 
 Run = Callable[..., Any]
+QUICK = ("--max-sequences", "8", "--causal-sequences", "0", "--max-new-tokens", "12")
 
 
 def _report(folder: Path) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def test_without_a_model_an_organism_is_reported(run: Run, tmp_path: Path) -> No
     assert sinks["provenance"]["bos"] is True
     assert len(sinks["domains"]) >= 2
     assert max(head["alpha_first"] for head in sinks["heads"]) > 0.5
-    assert (tmp_path / "tables" / "heads.csv").is_file()
+    assert (tmp_path / "tables" / "sinks" / "heads.csv").is_file()
     page = (tmp_path / "report.html").read_text()
     assert "Attention on the first token, by head" in page
 
@@ -81,29 +84,75 @@ def test_out_is_looked_at_first(run: Run, tmp_path: Path) -> None:
     run("report", "--out", tmp_path / "taken").assert_refused(2, "is a file")
 
 
+def test_reports_of_other_runs_are_kept(run: Run, shelf: Path, tmp_path: Path) -> None:
+    texts = ("--texts", shelf / "words.txt", "--length", "12", "--causal-sequences", "0")
+    call = ("report", shelf / "llama", "--out", tmp_path, *texts)
+    assert run(*call).code == 0
+    assert run(*call, "--seed", "1").code == 0
+    kept = (tmp_path / "report.json").read_bytes()
+    alone = ("sinks", shelf / "llama", "--out", tmp_path, *texts)
+    run(*alone).assert_refused(2, "a run with other analysis (report, not sinks)", "--overwrite")
+    other = ("report", shelf / "bare", "--out", tmp_path, *texts)
+    run(*other).assert_refused(2, "a run with other model", "--overwrite")
+    assert (tmp_path / "report.json").read_bytes() == kept
+    assert run(*other, "--overwrite").code == 0
+    assert _report(tmp_path)["provenance"]["model"] == str(shelf / "bare")
+
+
+def test_what_the_budget_leaves_no_time_for_is_listed(run: Run, tmp_path: Path) -> None:
+    call = ("report", "organism:chat", "--out", tmp_path, *QUICK)
+    run(*call, "--minutes", "0").assert_refused(2, "0 minutes leaves no time")
+    assert run(*call, "--minutes", "0.001").code == 0
+    report = _report(tmp_path)
+    assert list(report["findings"]) == ["sinks"]
+    late = "the budget of 0.001 minutes was used up; raise it with --minutes"
+    assert report["not_measured"]["refusal"] == report["not_measured"]["backdoor"] == late
+
+
+@pytest.fixture
+def without_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`report` without the search for a trigger, which uses up its budget."""
+    kept = tuple(
+        replace(one, in_report=None) if one.kind == "backdoor" else one for one in every_analysis()
+    )
+    monkeypatch.setattr("analyses.whole_report.every_analysis", lambda: kept)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_search")
 def test_a_checkpoint_that_chats_is_asked_too(run: Run, tmp_path: Path) -> None:
     quick = ["--max-sequences", "8", "--causal-sequences", "0", "--max-new-tokens", "12"]
     result = run("report", "organism:chat", "--out", tmp_path, *quick, "--limit", "40")
     assert result.code == 0, result.err
     report = _report(tmp_path)
     assert list(report["findings"]) == ["sinks", "refusal"]
-    assert report["caveats"] == []
     assert report["findings"]["refusal"]["rates"]["harmful"]["base"]["rate"] > 0.95
     assert report["verdict"] == " ".join(f["verdict"] for f in report["findings"].values())
     page = (tmp_path / "report.html").read_text()
     assert "Refusals with the direction ablated and added" in page
-    assert (tmp_path / "tables" / "candidates.csv").is_file()
+    assert (tmp_path / "tables" / "refusal" / "candidates.csv").is_file()
 
 
-def test_why_there_is_no_refusal_finding_is_a_caveat(run: Run, tmp_path: Path) -> None:
+def test_why_something_was_not_measured_is_a_caveat(run: Run, tmp_path: Path) -> None:
     quick = ["--max-sequences", "8", "--causal-sequences", "0", "--out", tmp_path]
     assert run("report", *quick).code == 0
-    assert _report(tmp_path)["caveats"] == [
-        "Refusal was not measured: the checkpoint has no chat template."
-    ]
+    report = _report(tmp_path)
+    absent = report["not_measured"]
+    assert [*report["findings"], *absent] == [one.kind for one in every_analysis()]
+    assert absent["refusal"] == "no chat template; name one with --chat-template"
+    (caveat,) = report["caveats"]
+    assert caveat.startswith("Not measured: refusal (no chat template; name one with")
     asked = run("report", *quick, "--harmful", "x.csv", "--harmless", "y.csv")
-    asked.assert_refused(2, "has no chat template, so prompts cannot be put to it")
+    asked.assert_refused(2, "x.csv does not exist")
+
+
+def test_prompts_for_a_model_that_does_not_chat_are_refused(run: Run, tmp_path: Path) -> None:
+    for name in ("harmful", "harmless"):
+        (tmp_path / f"{name}.txt").write_text("polish old lamp\n")
+    given = ("--harmful", tmp_path / "harmful.txt", "--harmless", tmp_path / "harmless.txt")
+    out = ("--out", tmp_path / "out")
+    run("report", *out, *given).assert_refused(2, "no chat template, so prompts cannot be put")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +167,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = ("--max-sequences", "8", "--causal-sequences", "0", "--max-new-tokens", "12")
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_search")
 def test_policies_are_measured_as_steer_eval_does(run: Run, policy: Path, tmp_path: Path) -> None:
     both = ["--policy", policy, "--policy", policy, "--limit", "16"]
     call = ["report", "organism:chat", *both, "--out", tmp_path / "report", *QUICK]
@@ -144,12 +191,13 @@ def test_policies_are_measured_as_steer_eval_does(run: Run, policy: Path, tmp_pa
     assert "What is refused under each policy" in page
     # No finding's table has taken the place of another's.
     linked = re.findall(r'href="(tables/[^"]+)"', page)
-    assert {"tables/policy_doses.csv", "tables/dose_response.csv"} <= set(linked)
+    assert {"tables/steering/policy_doses.csv", "tables/refusal/dose_response.csv"} <= set(linked)
     assert all((tmp_path / "report" / name).is_file() for name in linked)
-    doses = pd.read_csv(tmp_path / "report" / "tables" / "dose_response.csv")
+    doses = pd.read_csv(tmp_path / "report" / "tables" / "refusal" / "dose_response.csv")
     assert len(doses) == len(report["findings"]["refusal"]["dose_response"])
 
 
+@pytest.mark.usefixtures("without_search")
 def test_prompts_of_files_are_put_to_the_policies(
     run: Run, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +223,7 @@ def test_policies_that_cannot_be_measured_are_refused_before_the_long_part(
     def reached(*_: object, **__: object) -> None:
         raise AssertionError("the sink analysis was begun")
 
-    monkeypatch.setattr("analyses.cli.options.measured_sinks", reached)
+    monkeypatch.setattr("analyses.sinks.run.sinks", reached)
     (tmp_path / "some.txt").write_text("polish old lamp\n")
     out, some = ("--out", tmp_path / "out"), tmp_path / "some.txt"
     cases: list[tuple[tuple[object, ...], str]] = [

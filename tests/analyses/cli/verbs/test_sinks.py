@@ -11,17 +11,12 @@ import pandas as pd
 import pytest
 from golden import assert_as_published, stories
 
+from analyses.report.folder import claimed
+
 Run = Callable[..., Any]
 QUICK = ["--length", "12", "--causal-sequences", "0"]
-TABLES = {
-    "heads",
-    "layers",
-    "massive_activations",
-    "positions",
-    "sink_tokens",
-    "domains",
-    "domain_heads",
-}
+# Those of a model without massive activations, on one domain.
+TABLES = {"heads", "layers", "positions", "sink_tokens", "domains"}
 
 
 def strict(path: Path) -> dict[str, Any]:
@@ -50,6 +45,40 @@ def test_writes_page_json_and_tables(run: Run, shelf: Path, tmp_path: Path, cach
     assert report["verdict"].split(":")[0] in page
     assert page.count("<script src") == 0 and len(page) < 6e6
     assert list(cache.iterdir()) == []
+
+
+def test_a_folder_with_another_report_needs_overwrite(
+    run: Run, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, words = tmp_path / "out", ("--texts", shelf / "words.txt")
+
+    def data() -> list[str]:
+        return [one["name"] for one in strict(out / "report.json")["provenance"]["data"]]
+
+    call = ["sinks", shelf / "llama", "--out", out, *QUICK]
+    assert run(*call, *words).code == 0
+    assert run(*call, *words, "--seed", "1").code == 0
+    other = ("--texts", shelf / "other.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("interp.resolve.load", lambda *_, **__: pytest.fail("was loaded"))
+        run(*call, *other).assert_refused(2, "a run with other data", "--overwrite")
+        whole = ("report", shelf / "llama", "--out", out, *QUICK, *words)
+        run(*whole).assert_refused(2, "a run with other analysis (sinks, not report)")
+    assert [entry["name"] for entry in strict(out / "report.json")["provenance"]["data"]] == [
+        "words"
+    ]
+    assert run(*call, *other, "--overwrite").code == 0
+    assert [entry["name"] for entry in strict(out / "report.json")["provenance"]["data"]] == [
+        "other"
+    ]
+
+
+def test_two_runs_do_not_share_a_folder(run: Run, shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with claimed(out, kind="sinks", model="another"):
+        call = ["sinks", shelf / "llama", "--texts", shelf / "words.txt", "--out", out, *QUICK]
+        run(*call).assert_refused(2, "another run is writing to")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("bos", [True, False])
