@@ -97,11 +97,6 @@ def read_texts(source: str | Path) -> Texts:
     return Texts(path.stem, digest, tuple(documents))
 
 
-def is_text_file(text: str) -> bool:
-    """Whether a string is the path of an existing file that `read_texts` reads."""
-    return len(text) < 4096 and text.endswith(_SUFFIXES) and Path(text).is_file()
-
-
 def as_texts(name: str, documents: Iterable[str]) -> Texts:
     """Wrap documents that are already in memory.
 

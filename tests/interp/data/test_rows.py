@@ -21,7 +21,6 @@ from interp.data.rows import (
     as_texts,
     bos_prefix,
     id_rows,
-    is_text_file,
     read_texts,
     text_rows,
 )
@@ -98,7 +97,6 @@ def test_every_format_gives_the_documents_in_order(suffix: str, tmp_path: Path) 
     assert texts.name == "corpus"
     assert texts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert read_texts(str(path)) == texts
-    assert is_text_file(str(path)) and not is_text_file(str(path) + "l")
 
 
 def test_blank_documents_are_no_documents(tmp_path: Path) -> None:
