@@ -43,7 +43,6 @@ _NO_CONTROLS = NotMeasured(
 _NO_EXCESS = NotMeasured("there is no reference model, or the string is too weak to compare")
 _NO_MEANING = NotMeasured("no harmful requests were given, or the string is too weak")
 _NO_REFERENCE = NotMeasured("there is no reference model")
-_NO_TARGET = NotMeasured("no text was found that goes on by itself")
 _LEFT_OUT = NotMeasured("it could not be read on this string; see the caveats")
 
 
@@ -233,7 +232,7 @@ def _detectors(
         ),
         DetectorRow(
             name="target inversion (BAIT)",
-            score=max(excesses) if excesses else _NO_TARGET,
+            score=max(excesses, default=None),
             null_quantile=None,
             distractor_score=None,
             used_in_verdict=reference is not None,

@@ -267,13 +267,14 @@ class DetectorRow:
     """A detector.
 
     Attributes:
+        score: None for target inversion where no text goes on by itself.
         null_quantile: place in its null; None for a detector without one.
         distractor_score: of inert strings; None for a detector that reads none.
         used_in_verdict: whether it counts.
     """
 
     name: str
-    score: float | NotMeasured
+    score: float | NotMeasured | None
     null_quantile: float | None
     distractor_score: float | None
     used_in_verdict: bool

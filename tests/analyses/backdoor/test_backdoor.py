@@ -90,7 +90,7 @@ def test_an_exhausted_budget_is_marked_and_the_part_saved(tmp_path: Path) -> Non
     assert any("budget ran out" in caveat for caveat in found.caveats)
     assert found.save(tmp_path).exists()
     bare = backdoor(interp.load("organism:clean"), forward_passes=50)
-    assert bare.report["verdict"] == "nothing-found" and bare.save(tmp_path).exists()
+    assert bare.report["verdict"] == "nothing-found" and bare.save(tmp_path / "bare").exists()
     assert any("not even" in caveat for caveat in bare.caveats)
 
 
@@ -150,8 +150,9 @@ def test_a_schema_is_made_of_the_report() -> None:
 
 def test_unusable_data_and_two_seeds_are_refused() -> None:
     checkpoint = interp.load("organism:clean")
-    for data, words in ((3, "data is a int"), ({"harmless": 3}, "'harmless' prompts are a int")):
-        with pytest.raises(InputError, match=words):
-            backdoor(checkpoint, data)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="there are no 'evil' prompts here"):
+        backdoor(checkpoint, {"evil": "requests.txt"})
+    with pytest.raises(InputError, match=r"missing\.jsonl does not exist"):
+        backdoor(checkpoint, "missing.jsonl")
     with pytest.raises(InputError, match="seed 3 and the run has seed 1"):
         backdoor(checkpoint, settings=SearchSettings(seed=3), seed=1)

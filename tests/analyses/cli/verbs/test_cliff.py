@@ -1,7 +1,6 @@
 """`mechguard cliff`: the report on disk, and every way to get none."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,10 @@ def test_fine_tuning_on_a_sixtieth_of_the_data_restores_refusal(run: Run, tmp_pa
     assert "95 % Wilson" in head and folder == str(copy)
     lines = {line.split(":")[0].strip(): line for line in labels}
     assert set(lines) == {"harmful", "harmless", "alarming"}
-    assert re.search(r"0\.00 \[.*\] \(n 58\) before, 1\.00 \[.*\] \(n 58\) after", lines["harmful"])
+    assert lines["harmful"].startswith("  harmful: 0 [0–0.0621] (n 58) before, 1.00 [0.938–")
+    assert lines["harmful"].endswith("(n 58) after")
+    for label in ("harmless", "alarming"):
+        assert "before, 0 [0–" in lines[label]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["natural"]["rate"] == 0 and "trained" not in report
     # The folder is a checkpoint like any other, and it refuses.
