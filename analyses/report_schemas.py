@@ -1,4 +1,4 @@
-"""JSON Schemas of all kinds of `report.json`, generated from the types that reports are written from.
+"""JSON Schemas of all kinds of `report.json`, generated from the types of reports.
 
 They lie in `analyses/schemas`, one file a kind, and come with the package:
 

@@ -85,8 +85,8 @@ class Analysis:
         missing: why it does not apply; None if it does.
         function: imports and hands out the function that runs it.
         drawing: imports and hands out how its findings are shown.
-        verb: on the command line; None without one.
         report: imports and hands out the dataclass that `report.json` is written from.
+        verb: on the command line; None without one.
         in_report: runs it as a part of `mechguard report`; None if that never does.
         distributed: whether the processes of `torchrun` share its work.
     """
@@ -97,8 +97,8 @@ class Analysis:
     missing: Callable[[Facts], str | None]
     function: Callable[[], Callable[..., Finding]]
     drawing: Callable[[], Drawing]
+    report: Callable[[], type[Any]]
     verb: str | None = None
-    report: Callable[[], type[Any]] | None = None
     in_report: Callable[[ReportInputs], Finding] | None = None
     distributed: bool = False
 
