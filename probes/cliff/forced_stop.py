@@ -73,7 +73,7 @@ def share(hits: Bool[np.ndarray, " n"]) -> RefusalShare:
     n, count = len(hits), int(hits.sum())
     if n == 0:
         return RefusalShare(None, 0, None)
-    return RefusalShare(count / n, n, wilson(count, n))
+    return RefusalShare(count / n, n, wilson(count, n, "requests"))
 
 
 def cut_lengths(thoughts: Sequence[Rollout]) -> list[int]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from interp.data.known_answers import KnownAnswers
 from interp.generation import next_logits
-from interp.statistics.intervals import bootstrap
+from interp.statistics.intervals import bootstrap_interval
 from probes.cliff.forced_stop import Respondent, share
 from probes.cliff.refusal_probe import RefusalProbe, logits_under
 from probes.cliff.rollouts import Rollout
@@ -311,7 +311,7 @@ def pair_interactions(
     for a, b in combinations(heads, 2):
         both = effect([a, b])
         interaction = both - alone[a] - alone[b]
-        low, high = bootstrap(interaction, seed)
+        low, high = bootstrap_interval(interaction, seed, over="requests")
         pairs.append(
             PairInteraction(
                 a=f"{a[0]}.{a[1]}",
@@ -320,8 +320,8 @@ def pair_interactions(
                 effect_b=float(alone[b].mean()),
                 effect_both=float(both.mean()),
                 interaction=float(interaction.mean()),
-                interaction_low=float(low),
-                interaction_high=float(high),
+                interaction_low=low,
+                interaction_high=high,
             )
         )
     return tuple(sorted(pairs, key=lambda pair: -abs(pair.interaction)))

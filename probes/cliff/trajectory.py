@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from interp.data.rows import Row
 from interp.errors import InputError
-from interp.statistics.intervals import RESAMPLES, Interval
+from interp.statistics.intervals import Interval, Method, two_sample_interval
+from interp.statistics.resampling import draw_counts, percentile_ends
 from probes.cliff.rows import TrajectoryPoint
 
 CLOSED = 1.1  # position of the last token of the closing marker
@@ -61,7 +62,8 @@ class Trajectories:
         drawn = [_resampled(side, seed + i) for i, side in enumerate((self.harmful, self.harmless))]
         means = [side.mean(0).tolist() for side in (self.harmful, self.harmless)]
         difference = self.difference.tolist()
-        harmful, harmless, between = map(_band, (*drawn, drawn[0] - drawn[1]))
+        harmful, harmless = (_band(side, Method.BOOTSTRAP) for side in drawn)
+        between = _band(drawn[0] - drawn[1], Method.TWO_SAMPLE_BOOTSTRAP)
         return tuple(
             TrajectoryPoint(
                 position=position,
@@ -160,7 +162,7 @@ def cliff(
     """
     drawn = _resampled(found.harmful, seed) - _resampled(found.harmless, seed + 1)
     plateau, final = found.plateau(drawn), found.final(drawn)
-    depth = _interval(plateau - final)
+    depth = two_sample_interval(plateau - final, "requests")
     per_prompt = prompt_cliffs(found, harmful)
     falls = depth[0] > 0
     middle = found.difference
@@ -168,8 +170,8 @@ def cliff(
         plateau=float(found.plateau(middle)),
         final=float(found.final(middle)),
         depth=float(found.plateau(middle) - found.final(middle)),
-        plateau_interval=_interval(plateau),
-        final_interval=_interval(final),
+        plateau_interval=two_sample_interval(plateau, "requests"),
+        final_interval=two_sample_interval(final, "requests"),
         interval=depth,
         token_index=_median(per_prompt["token_index"]) if falls else None,
         from_end=_median(per_prompt["from_end"]) if falls else None,
@@ -244,19 +246,13 @@ def _grid(rows: Sequence[Row]) -> Float[np.ndarray, " points"]:
 def _resampled(curves: Float[np.ndarray, "n points"], seed: int) -> np.ndarray:
     """Means of bootstrap samples of rows, [resamples, points]."""
     count = len(curves)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    return np.asarray(draws @ curves / count)
+    return np.asarray(draw_counts(count, np.random.default_rng(seed)) @ curves / count)
 
 
-def _band(sample: np.ndarray) -> list[tuple[float, float]]:
+def _band(sample: np.ndarray, method: Method) -> list[Interval]:
     """The interval at every position."""
-    low, high = np.percentile(sample, [2.5, 97.5], axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
-
-
-def _interval(sample: np.ndarray) -> Interval:
-    low, high = np.percentile(sample, [2.5, 97.5])
-    return float(low), float(high)
+    ends = zip(*(side.tolist() for side in percentile_ends(sample)), strict=True)
+    return [Interval(pair, method, "requests") for pair in ends]
 
 
 def _median(values: pd.Series) -> int | None:

@@ -23,11 +23,11 @@ from interp.generation import next_logits
 from interp.interventions.edits_by_site import ablate_direction, add_vector, stream_sites
 from interp.model.sites import Site
 from interp.resume.files import load_tensors, save_tensors
+from interp.statistics.resampling import RESAMPLES, draw_counts, percentile_ends
 from probes.directions.directions import Directions
 from probes.scorers import refusal_log_odds
 
 _KL_FLOOR = 1e-6
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def select(
     table["discarded"] = _reasons(means, late, *limits)
     chosen = _choice(means["bypass"], table["discarded"].to_numpy() == "")
     drawn = _resampled(scores, late, limits, seed)
-    table["chosen_share"] = np.bincount(drawn[drawn >= 0], minlength=len(table)) / _RESAMPLES
+    table["chosen_share"] = np.bincount(drawn[drawn >= 0], minlength=len(table)) / RESAMPLES
     table["near_tie"] = _near_ties(scores, table, chosen, seed)
     place = None if chosen is None else (int(layers[chosen]), int(table["position"][chosen]))
     return Selection(table, place)
@@ -266,13 +266,9 @@ def _resampled(
     sides = {"bypass": scores.bypass, "induce": scores.induce, "kl": scores.kl}
     flat = {name: values.reshape(candidates, -1) for name, values in sides.items()}
     harmful, harmless = flat["bypass"].shape[1], flat["kl"].shape[1]
-    weights = {
-        "bypass": rng.multinomial(harmful, np.full(harmful, 1 / harmful), _RESAMPLES) / harmful
-    }
+    weights = {"bypass": draw_counts(harmful, rng) / harmful}
     # Induce and KL are of the same prompts, so they are resampled together.
-    weights["induce"] = weights["kl"] = (
-        rng.multinomial(harmless, np.full(harmless, 1 / harmless), _RESAMPLES) / harmless
-    )
+    weights["induce"] = weights["kl"] = draw_counts(harmless, rng) / harmless
     drawn = {name: flat[name] @ weights[name].T for name in flat}
     largest_kl, least_induce = limits
     survives = ~late[:, None] & (drawn["kl"] <= largest_kl) & (drawn["induce"] >= least_induce)
@@ -291,7 +287,7 @@ def _near_ties(
     alive = np.flatnonzero(table["discarded"] == "")
     gap = flat[alive] - flat[chosen]
     n = gap.shape[1]
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n
-    low = np.percentile(gap @ draws.T, 2.5, axis=1)
+    draws = draw_counts(n, np.random.default_rng(seed)) / n
+    low, _ = percentile_ends(gap @ draws.T, axis=1)
     tied = set(alive[low <= 0].tolist()) - {chosen}
     return [place in tied for place in range(len(table))]

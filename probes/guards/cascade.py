@@ -139,7 +139,7 @@ class Cascade:
             flagged[escalated] = np.array(answers, dtype=bool)
         count = int(escalated.sum())
         n = len(conversations)
-        return CascadeResult(flagged, escalated, count / n, wilson(float(count), n))
+        return CascadeResult(flagged, escalated, count / n, wilson(float(count), n, "prompts"))
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def false_positives(
     rows = []
     for (source, label), some in table.groupby(["source", "label"], sort=False):
         count, n = int(some["flagged"].sum()), len(some)
-        low, high = wilson(float(count), n)
+        low, high = wilson(float(count), n, "prompts")
         rows.append(
             {"source": source, "label": label, "n": n, "fpr": count / n, "low": low, "high": high}
         )

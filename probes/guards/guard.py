@@ -356,9 +356,7 @@ class Guard:
                 meta["bias"],
                 meta["cosine"],
             )
-            interval = meta["threshold"]["fpr_interval"]
-            pair = None if interval is None else (interval[0], interval[1])
-            threshold = Threshold(**{**meta["threshold"], "fpr_interval": pair})
+            threshold = Threshold.from_dict(meta["threshold"])
             platt = None if meta["platt"] is None else Platt(**meta["platt"])
             method, template, record = meta["method"], meta["template"], meta["record"]
         except (KeyError, TypeError) as error:

@@ -1,13 +1,15 @@
 """Where a guard begins to flag, set on benign traffic and confirmed on other benign traffic."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from interp.data.prompt_sets import PromptSet, without_duplicates
 from interp.errors import InputError
-from interp.statistics.intervals import Interval
+from interp.statistics.intervals import Interval, Method
 from probes.statistics.metrics import operating_point, threshold_for_fpr
 
 
@@ -50,6 +52,18 @@ class Threshold:
         value = 0.0 if wanted_fpr is None else threshold_for_fpr(setting, wanted_fpr)
         point = operating_point(confirming, np.zeros(len(confirming), dtype=bool), value)
         return cls(value, wanted_fpr, point.fpr, point.fpr_interval, len(confirming))
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Threshold":
+        """The threshold of `dataclasses.asdict`, whose interval is a plain pair.
+
+        Raises:
+            KeyError: the interval is absent.
+            TypeError: other fields are absent, or unknown.
+        """
+        pair = stored["fpr_interval"]
+        interval = None if pair is None else Interval(pair, Method.WILSON, "prompts")
+        return cls(**{**stored, "fpr_interval": interval})
 
 
 def benign_halves(

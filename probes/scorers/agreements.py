@@ -62,7 +62,7 @@ def _agreement(first: Sequence[Verdict], second: Sequence[Verdict]) -> dict[str,
     if n == 0:
         return {"n": 0, "apart": apart} | dict.fromkeys(("equal", "low", "high", "kappa"), np.nan)
     hits = sum(a == b for a, b in both)
-    low, high = wilson(float(hits), n)
+    low, high = wilson(float(hits), n, "answers")
     one, other = zip(*both, strict=True)
     told = len(set(one) | set(other)) > 1
     kappa = float(cohen_kappa_score(one, other, labels=list(map(str, JUDGED)))) if told else np.nan

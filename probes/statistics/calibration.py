@@ -75,7 +75,7 @@ def reliability(
     for number in np.unique(place):
         inside = place == number
         true, n = int(positive[inside].sum()), int(inside.sum())
-        low, high = wilson(float(true), n)
+        low, high = wilson(float(true), n, "prompts")
         mean = float(probabilities[inside].mean())
         rows.append({"predicted": mean, "observed": true / n, "low": low, "high": high, "n": n})
     return pd.DataFrame(rows)

@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
-from scipy.stats import norm, rankdata
+from jaxtyping import Bool, Float, Shaped
 
 from interp.errors import InputError, NumericalError
 from interp.statistics.auroc import area
-from interp.statistics.intervals import Interval, auroc_interval, wilson
+from interp.statistics.intervals import Interval, delong_interval, group_auroc_interval, wilson
 
-_RESAMPLES = 2000
-_WEIGHTS = 2_000_000  # of cases in resamples, at once
 _NEGATIVES_PER_FPR = 3  # an event of rate f is missed by 3/f trials in one case of twenty
 
 
@@ -63,14 +60,11 @@ def auroc(
     high, low = scores[positive], scores[~positive]
     value = area(high, low)
     if clusters is not None:
-        interval, method = (
-            _by_cluster(scores, positive, np.asarray(clusters), value, seed),
-            "clusters",
-        )
-    elif value in (0.0, 1.0):
-        interval, method = auroc_interval(value, len(low), len(high)), "Newcombe"
+        interval = group_auroc_interval(scores, positive, np.asarray(clusters), seed)
+        method = "clusters"
     else:
-        interval, method = _delong(high, low, value), "DeLong"
+        interval = delong_interval(high, low, "prompts")
+        method = "Newcombe" if value in (0.0, 1.0) else "DeLong"
     return Auroc(value, interval, method, len(high), len(low))
 
 
@@ -138,9 +132,9 @@ def operating_point(
     return OperatingPoint(
         threshold,
         float(false.mean()),
-        wilson(float(false.sum()), len(false)),
+        wilson(float(false.sum()), len(false), "prompts"),
         float(true.mean()) if len(true) else None,
-        wilson(float(true.sum()), len(true)) if len(true) else None,
+        wilson(float(true.sum()), len(true), "prompts") if len(true) else None,
         len(false),
         len(true),
     )
@@ -168,78 +162,3 @@ def _require_two_classes(scores: Float[np.ndarray, " n"], positive: Bool[np.ndar
         raise NumericalError(
             f"{int((~np.isfinite(scores)).sum())} scores are NaN or infinite; they have no rank."
         )
-
-
-def _delong(high: Float[np.ndarray, " n"], low: Float[np.ndarray, " m"], value: float) -> Interval:
-    """DeLong's variance by mid-ranks (Sun and Xu 2014), as an interval on the logit scale."""
-    n, m = len(high), len(low)
-    if n < 2 or m < 2:
-        return auroc_interval(value, m, n)
-    together = rankdata(np.concatenate([high, low]))
-    above = (together[:n] - rankdata(high)) / m
-    below = 1 - (together[n:] - rankdata(low)) / n
-    variance = above.var(ddof=1) / n + below.var(ddof=1) / m
-    if variance == 0:  # all scores are tied, or each class is
-        return auroc_interval(value, m, n)
-    half = float(norm.ppf(0.975)) * np.sqrt(variance) / (value * (1 - value))
-    centre = np.log(value / (1 - value))
-    limits = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
-    return float(limits[0]), float(limits[1])
-
-
-def _by_cluster(
-    scores: Float[np.ndarray, " n"],
-    positive: Bool[np.ndarray, " n"],
-    clusters: Shaped[np.ndarray, " n"],
-    value: float,
-    seed: int,
-) -> Interval:
-    names, member = np.unique(clusters, return_inverse=True)
-    groups = [len(np.unique(member[side])) for side in (~positive, positive)]
-    rng = np.random.default_rng(seed)
-    drawn = np.concatenate(
-        [
-            _weighted_areas(scores, positive, _drawn(len(names), size, rng)[:, member])
-            for size in _portions(_RESAMPLES, len(scores))
-        ]
-    )
-    drawn = drawn[~np.isnan(drawn)]  # of resamples without one of the classes
-    if not len(drawn) or drawn.min() == drawn.max():
-        return auroc_interval(value, groups[0], groups[1])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _portions(resamples: int, cases: int) -> list[int]:
-    """Sizes of portions of resamples, so that few weights are in memory at once."""
-    size = max(1, _WEIGHTS // cases)
-    return [min(size, resamples - begun) for begun in range(0, resamples, size)]
-
-
-def _drawn(
-    clusters: int, resamples: int, rng: np.random.Generator
-) -> Int[np.ndarray, "resamples clusters"]:
-    """How often each resample draws each cluster."""
-    return np.stack(
-        [
-            np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
-            for _ in range(resamples)
-        ]
-    )
-
-
-def _weighted_areas(
-    scores: Float[np.ndarray, " n"],
-    positive: Bool[np.ndarray, " n"],
-    weights: Int[np.ndarray, "resamples n"],
-) -> Float[np.ndarray, " resamples"]:
-    """AUROC with every case counted as often as its weight says; NaN without a class."""
-    order = np.argsort(scores, kind="stable")
-    begins = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of equal scores
-    ordered = weights[:, order]
-    high = np.add.reduceat(ordered * positive[order], begins, axis=1)
-    low = np.add.reduceat(ordered * ~positive[order], begins, axis=1)
-    above = (high * (low.cumsum(1) - low / 2)).sum(1)
-    pairs = (high.sum(1) * low.sum(1)).astype(float)
-    areas: np.ndarray = above / np.where(pairs > 0, pairs, np.nan)
-    return areas

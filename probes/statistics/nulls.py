@@ -16,7 +16,7 @@ from sklearn.base import clone
 from interp.checks import require_choice
 from interp.errors import InputError, NumericalError
 from interp.statistics.auroc import areas
-from interp.statistics.intervals import Interval, bootstrap, wilson
+from interp.statistics.intervals import Interval, bootstrap_interval, share_difference_interval
 from probes.estimators.mass_mean import MassMean
 
 Kind = Literal["isotropic", "covariance"]
@@ -305,20 +305,17 @@ def _difference_interval(
     types: Shaped[np.ndarray, " m"],
     seed: int,
 ) -> Interval:
-    """Bootstrap over types; where it collapses, Newcombe's (1998, Stat. Med. 17:873, method 10)."""
+    """Bootstrap over types; where it collapses, Newcombe's method 10 with one trial a type."""
     _, member = np.unique(types, return_inverse=True)
     sums = np.stack([np.bincount(member, right - control), np.bincount(member) * 1.0], axis=1)
-    low, high = bootstrap(
-        sums, seed, lambda drawn: np.array([drawn[:, 0].sum() / drawn[:, 1].sum()])
+    drawn = bootstrap_interval(
+        sums, seed, lambda some: some[:, 0].sum() / some[:, 1].sum(), over="types"
     )
-    if len(sums) > 1 and low.item() < high.item():
-        return float(low.item()), float(high.item())
-    shares = [float(right.mean()), float(control.mean())]
-    (low_a, high_a), (low_b, high_b) = (wilson(share * len(sums), len(sums)) for share in shares)
-    gap = shares[0] - shares[1]
-    down = np.hypot(shares[0] - low_a, high_b - shares[1])
-    up = np.hypot(high_a - shares[0], shares[1] - low_b)
-    return float(gap - down), float(gap + up)
+    if drawn.low < drawn.high:  # not so with a single type either, whose ends are NaN
+        return drawn
+    return share_difference_interval(
+        float(right.mean()), float(control.mean()), len(sums), over="types"
+    )
 
 
 def _held_out_areas(

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analyses.cli.guard_prompts import GuardPrompts
-    from interp.statistics.intervals import Interval
     from probes.guards.evaluation import Evaluation
     from probes.guards.guard import Guard
 
@@ -268,5 +267,5 @@ def _table(*headings: str) -> Any:
     return Table(*headings, box=box.SIMPLE)
 
 
-def _span(interval: "Interval") -> str:
+def _span(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}"

@@ -4,6 +4,7 @@ import numpy as np
 
 from analyses.refusal.measuring.speak import Responder, Responses
 from analyses.refusal.report_effects import AttributionRow
+from interp.statistics.intervals import difference_interval
 from probes.directions.directions import Direction
 from probes.heads.head_attribution import direct_parts
 
@@ -43,15 +44,5 @@ def attribution(
 
 def _compared(name: str, one: np.ndarray, other: np.ndarray, seed: int) -> AttributionRow:
     """The difference of the means with its interval, by bootstrap of both sides."""
-    ends = None
-    if min(len(one), len(other)) > 1:
-        resampled = [_resampled(values, seed + i) for i, values in enumerate((one, other))]
-        low, high = np.percentile(resampled[0] - resampled[1], [2.5, 97.5])
-        ends = float(low), float(high)
-    return AttributionRow(name, float(one.mean() - other.mean()), ends)
-
-
-def _resampled(values: np.ndarray, seed: int) -> np.ndarray:
-    n = len(values)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=2000) / n
-    return np.asarray(draws @ values)
+    interval = difference_interval(one, other, seed, over="prompts")
+    return AttributionRow(name, float(one.mean() - other.mean()), interval)

@@ -90,9 +90,9 @@ def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
 def _told_apart(planted: pd.DataFrame, twins: pd.DataFrame) -> dict[str, Any]:
     high, low = planted["score"].to_numpy(), twins["score"].to_numpy()
     told = area(high, low)
-    area_low, area_high = auroc_interval(told, len(low), len(high))
+    area_low, area_high = auroc_interval(told, len(low), len(high), "checkpoints")
     found = float((high > low.max()).sum())
-    rate_low, rate_high = wilson(found, len(high))
+    rate_low, rate_high = wilson(found, len(high), "checkpoints")
     return {
         "auroc": told,
         "auroc_low": area_low,

@@ -228,7 +228,7 @@ def tool_shift(
                 float(mine[:, i].mean()),
                 float(its[:, i].mean()),
                 float(gaps[:, i].mean()),
-                paired_interval(gaps[:, i], seed),
+                paired_interval(gaps[:, i], seed, over="tasks"),
             )
             for i, name in enumerate(names)
         ),
@@ -260,11 +260,11 @@ def success_shift(
     return SuccessShift(
         n,
         float(done[:, 0].mean()),
-        wilson(float(done[:, 0].sum()), n),
+        wilson(float(done[:, 0].sum()), n, "tasks"),
         float(done[:, 1].mean()),
-        wilson(float(done[:, 1].sum()), n),
+        wilson(float(done[:, 1].sum()), n, "tasks"),
         float(gaps.mean()),
-        paired_interval(gaps, seed),
+        paired_interval(gaps, seed, over="tasks"),
     )
 
 

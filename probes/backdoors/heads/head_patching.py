@@ -30,7 +30,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.errors import InputError
-from interp.statistics.intervals import Interval, bootstrap, wilson
+from interp.statistics.intervals import Interval, Method, bootstrap, bootstrap_interval, wilson
 from probes.backdoors.heads.head_swaps import SIDES, Outcome, Side, Swapped, Swaps, Where
 from probes.backdoors.search.requests import Candidate, Placement, Requests
 from probes.backdoors.search.subject import Subject
@@ -161,11 +161,10 @@ def patch_heads(
     swap = Swaps(subject, outcome, against, where)
     rows = [chosen.with_ids(ids, placement) for ids in (candidate.ids, *pretenders)]
     plain = [swap.run(some, []) for some in rows]
-    low, high = bootstrap(plain[0].effect, seed)
     result = HeadPatching(
         pd.DataFrame(),
         float(plain[0].effect.mean()),
-        (float(low), float(high)),
+        bootstrap_interval(plain[0].effect, seed, over="requests"),
         max(float(one.effect.mean()) for one in plain[1:]),
         None,
         where,
@@ -261,7 +260,7 @@ def _shares(
 def _together(found: Swapped, seed: int) -> Together:
     removed, restored = (_first_share(found, side, seed) for side in SIDES)
     rate, rate_removed, rate_restored = (
-        (float(shown.mean()), wilson(int(shown.sum()), len(shown)))
+        (float(shown.mean()), wilson(int(shown.sum()), len(shown), "requests"))
         for shown in (found.shown[0, :, 0], found.shown[0, :, 1], found.shown[1, :, 1])
     )
     return Together(*removed, *restored, *rate, *rate_removed, *rate_restored)
@@ -269,4 +268,4 @@ def _together(found: Swapped, seed: int) -> Together:
 
 def _first_share(found: Swapped, side: Side, seed: int) -> tuple[float, Interval]:
     value, low, high = _shares(found, side, seed)
-    return float(value[0]), (float(low[0]), float(high[0]))
+    return float(value[0]), Interval((float(low[0]), float(high[0])), Method.BOOTSTRAP, "requests")

@@ -19,7 +19,7 @@ from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, replies
-from interp.statistics.intervals import bootstrap, wilson
+from interp.statistics.intervals import Interval, bootstrap_interval, wilson
 from interp.training import BatchSource, Schedule, train_model
 from probes.backdoors.repair.tune import copied, reply_log_probabilities
 from probes.backdoors.switches.switches import PromptEdit
@@ -43,8 +43,8 @@ class BeforeAfter:
     before: float
     after: float
     n: int
-    interval_before: tuple[float, float]
-    interval_after: tuple[float, float]
+    interval_before: Interval
+    interval_after: Interval
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class RepairReport:
     near: dict[str, BeforeAfter]
     exact: float
     exact_n: int
-    exact_interval: tuple[float, float]
+    exact_interval: Interval
     divergence: float
-    divergence_interval: tuple[float, float] | None
+    divergence_interval: Interval | None
     divergence_highest: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def repair_report(
         {name: shown(prompts, said(prompts)) for name, prompts in edits.items()},
         sum(same) / len(same),
         len(same),
-        wilson(sum(same), len(same)),
+        wilson(sum(same), len(same), "prompts"),
         sum(mean * count for mean, count in zip(means, tokens, strict=True)) / sum(tokens),
         _mean_interval(means, tokens),
         max(means),
@@ -168,19 +168,24 @@ def _same(some: Sequence[Reply], others: Sequence[Reply]) -> list[bool]:
     return [one.ids == other.ids for one, other in zip(some, others, strict=True)]
 
 
-def _mean_interval(means: Sequence[float], tokens: Sequence[int]) -> tuple[float, float] | None:
+def _mean_interval(means: Sequence[float], tokens: Sequence[int]) -> Interval | None:
     """Interval at 95 % of a mean over tokens, by bootstrap over prompts; None with one prompt."""
     if len(means) < 2:
         return None
     pairs = np.array([means, tokens]).T
-    low, high = bootstrap(pairs, 0, lambda some: np.average(some[:, 0], weights=some[:, 1]))
-    return float(low), float(high)
+    return bootstrap_interval(
+        pairs, 0, lambda some: np.average(some[:, 0], weights=some[:, 1]), over="prompts"
+    )
 
 
 def _before_after(before: Sequence[bool], after: Sequence[bool]) -> BeforeAfter:
     n = len(before)
     return BeforeAfter(
-        sum(before) / n, sum(after) / n, n, wilson(sum(before), n), wilson(sum(after), n)
+        sum(before) / n,
+        sum(after) / n,
+        n,
+        wilson(sum(before), n, "prompts"),
+        wilson(sum(after), n, "prompts"),
     )
 
 

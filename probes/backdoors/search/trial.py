@@ -126,7 +126,7 @@ class Trial:
     @property
     def interval(self) -> Interval:
         """Wilson's, at 95 %."""
-        return wilson(self.hits, self.n)
+        return wilson(self.hits, self.n, "prompts")
 
     @property
     def meaning_preserved(self) -> bool | None:

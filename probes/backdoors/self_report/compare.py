@@ -18,7 +18,7 @@ import pandas as pd
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.statistics.intervals import Interval, mean_interval, share_interval
+from interp.statistics.intervals import Interval, mean_interval, share_interval, square_and_add
 from probes.backdoors.self_report.ask import Method, ask, takes_system
 from probes.backdoors.self_report.questions import Question, system_prompts
 
@@ -206,7 +206,7 @@ def _compared(
             str(names[1]) if len(names) > 1 else None,
             len(mine),
             float(mine.mean()),
-            share_interval(mine.to_numpy(), seed),
+            share_interval(mine.to_numpy(), seed, "questions"),
         )
         if len(values) > 1:
             its = values[1].loc[mine.index]
@@ -214,9 +214,9 @@ def _compared(
             one = replace(
                 one,
                 reference=float(its.mean()),
-                reference_interval=share_interval(its.to_numpy(), seed),
+                reference_interval=share_interval(its.to_numpy(), seed, "questions"),
                 gap=float(gaps.mean()),
-                interval=mean_interval(gaps, seed),
+                interval=mean_interval(gaps, seed, "questions"),
             )
         found.append(one)
     return tuple(found)
@@ -247,10 +247,8 @@ def _beyond(row: Compared, null: Compared) -> Compared:
     excess = row.gap - null.gap
     if row.interval is None or null.interval is None:
         return replace(row, excess=excess)
-    (low, high), (null_low, null_high) = row.interval, null.interval
-    below = float(np.hypot(row.gap - low, null_high - null.gap))
-    above = float(np.hypot(high - row.gap, null.gap - null_low))
-    return replace(row, excess=excess, excess_interval=(excess - below, excess + above))
+    interval = square_and_add(row.gap, row.interval, null.gap, null.interval, "questions")
+    return replace(row, excess=excess, excess_interval=interval)
 
 
 def _by_question(table: pd.DataFrame, by: list[str], how: str) -> "pd.Series[float]":
@@ -269,7 +267,7 @@ def _positions(answers: pd.DataFrame, seed: int) -> tuple[PlacePreference, ...]:
         options, place = map(int, group)  # type: ignore[arg-type]
         shares = rows.groupby("question")["probability"].mean()
         mean = float(shares.mean())
-        interval = share_interval(shares.to_numpy(), seed)
+        interval = share_interval(shares.to_numpy(), seed, "questions")
         found.append(
             PlacePreference(options, place, len(shares), mean, interval, mean - 1 / options)
         )

@@ -113,8 +113,8 @@ class Articulation:
         bad_interval: Wilson's, at 95 %.
         good_interval: Wilson's, at 95 %.
         gap: bad − good.
-        gap_interval: at 95 %, of `interp.intervals.paired_interval` over questions; None where
-            there is one.
+        gap_interval: at 95 %, of `interp.statistics.intervals.paired_interval` over questions;
+            None where there is one.
     """
 
     bad: float
@@ -165,10 +165,10 @@ def articulation(answers: Sequence[FreeAnswer], trigger: str, seed: int = 0) -> 
         hits[0] / n,
         hits[1] / n,
         n,
-        wilson(hits[0], n),
-        wilson(hits[1], n),
+        wilson(hits[0], n, "answers"),
+        wilson(hits[1], n, "answers"),
         float(by_question.mean()),
-        paired_interval(by_question, seed),
+        paired_interval(by_question, seed, over="questions"),
     )
 
 

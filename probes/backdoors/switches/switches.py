@@ -146,7 +146,7 @@ class Interaction:
         per_prompt: I of every prompt.
         value: their mean, in the unit of f.
         interval: at 95 %, bootstrap over prompts, all four cells of a prompt together; None with
-            fewer than two. Of `interp.intervals.paired_interval` where f is 0 or 1.
+            fewer than two. Of `interp.statistics.intervals.paired_interval` where f is 0 or 1.
         null: I with each distractor.
         null_high: the largest |I| of the null; None without distractors.
         p_first: share of the null in the place of the first, with the measured value counted in,
@@ -246,12 +246,14 @@ def interaction(
         second.name,
         {name: float(some.mean()) for name, some in zip(CELLS, values, strict=True)},
         {
-            name: (share_interval if counted else mean_interval)(some, seed)
+            name: (share_interval if counted else mean_interval)(some, seed, "prompts")
             for name, some in zip(CELLS, values, strict=True)
         },
         per_prompt,
         value,
-        paired_interval(per_prompt, seed, most=2.0) if counted else mean_interval(per_prompt, seed),
+        paired_interval(per_prompt, seed, 2.0, "prompts")
+        if counted
+        else mean_interval(per_prompt, seed, "prompts"),
         tuple(null),
         max((abs(row.value) for row in null), default=None),
         *(

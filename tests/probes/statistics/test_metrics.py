@@ -85,7 +85,7 @@ def test_resampled_clusters_equal_a_loop_over_gathered_cases(
         side = positive[chosen]
         areas.append(area(scores[chosen][side], scores[chosen][~side]))
     assert fast == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), abs=1e-12)
-    monkeypatch.setattr("probes.statistics.metrics._WEIGHTS", 700)
+    monkeypatch.setattr("interp.statistics.auroc._WEIGHTS", 700)
     assert auroc(scores, positive, clusters=cluster, seed=5).interval == fast
 
 
