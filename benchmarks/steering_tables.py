@@ -8,10 +8,12 @@ import numpy as np
 from steering_cells import CONDITIONS, METHODS, Cell
 
 from analyses.steering.run import DOSES
-from interp.statistics.intervals import RESAMPLES, Interval, wilson
+from interp.statistics.intervals import wilson
+from interp.statistics.resampling import RESAMPLES, draw_counts, percentile_ends
 from steering.training.candidates import BUDGET
 
 Results = dict[Cell, dict[str, dict[str, Any]]]
+Ends = tuple[float, float]
 Answers = Mapping[str, np.ndarray]
 """By set, [doses, prompts], whether a prompt is refused at a multiple of the policy's strength."""
 
@@ -158,7 +160,7 @@ def _areas(shares: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def _area_interval(told: Sequence[Answers], less: Sequence[Answers] | None = None) -> Interval:
+def _area_interval(told: Sequence[Answers], less: Sequence[Answers] | None = None) -> Ends:
     """Of a mean area over seeds, or of its difference to that of another method.
 
     Prompts are drawn within each seed and set, the same for both methods. Where all draws agree,
@@ -168,7 +170,7 @@ def _area_interval(told: Sequence[Answers], less: Sequence[Answers] | None = Non
     drawn = np.zeros(RESAMPLES)
     for i, one in enumerate(told):
         weights = {
-            name: rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+            name: draw_counts(n, rng) / n
             for name, n in ((name, some.shape[1]) for name, some in one.items())
         }
         drawn += _areas({name: weights[name] @ some.T for name, some in one.items()})
@@ -178,16 +180,16 @@ def _area_interval(told: Sequence[Answers], less: Sequence[Answers] | None = Non
     if np.ptp(drawn) < 1e-9 and less is None:
         n = sum(one["jailbroken"].shape[1] for one in told)
         return wilson(round(float(drawn[0]) * n), n)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = percentile_ends(drawn)
     return float(low), float(high)
 
 
-def _refused(told: Sequence[Answers]) -> tuple[float, Interval]:
+def _refused(told: Sequence[Answers]) -> tuple[float, Ends]:
     hits = np.concatenate([one["jailbroken"][_OWN] for one in told])
     return float(hits.mean()), wilson(int(hits.sum()), len(hits))
 
 
-def _excess(told: Sequence[Answers]) -> tuple[float, Interval]:
+def _excess(told: Sequence[Answers]) -> tuple[float, Ends]:
     """The larger one of both benign sets."""
     found = []
     for name in _BENIGN:
@@ -198,7 +200,7 @@ def _excess(told: Sequence[Answers]) -> tuple[float, Interval]:
     return max(found)
 
 
-def paired_interval(one: np.ndarray, other: np.ndarray) -> Interval:
+def paired_interval(one: np.ndarray, other: np.ndarray) -> Ends:
     """Newcombe's interval for the difference of two shares of the same prompts.
 
     From the Wilson intervals of both, less what they have in common (Newcombe 1998, Statistics in
@@ -226,15 +228,15 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _rate(found: tuple[float, Interval]) -> str:
+def _rate(found: tuple[float, Ends]) -> str:
     return f"{found[0]:.3f} {_ends(found[1])}"
 
 
-def _signed(value: float, ends: Interval) -> str:
+def _signed(value: float, ends: Ends) -> str:
     return f"{value:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})"
 
 
-def _ends(ends: Interval) -> str:
+def _ends(ends: Ends) -> str:
     return f"({ends[0]:.3f} to {ends[1]:.3f})"
 
 

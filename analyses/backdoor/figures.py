@@ -16,6 +16,7 @@ from analyses.report.charts import Series, bars, heatmap, scatter
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, interval, number, token, visible
 from analyses.report.theme import ACCENT
+from interp.statistics.intervals import Method, caption
 
 _ROWS = 10
 
@@ -94,9 +95,11 @@ def _repair(finding: dict[str, Any]) -> Panel | None:
     )  # fmt: skip
     return Panel(
         "The repaired copy",
-        f"{mended(found)} Mean over tokens of replies; interval by bootstrap over requests: "
-        f"{interval(found['divergence_interval'])}. Unlearned with {found['requests']} requests to "
-        f"search with, in {found['steps']} steps. Every string stands in the same held-out "
+        f"{mended(found)} Mean over tokens of replies (interval: "
+        f"{interval(found['divergence_interval'])}). Such means have "
+        f"{caption(Method.BOOTSTRAP, over='requests')}, shares "
+        f"{caption(Method.WILSON, over='requests')}. Unlearned with {found['requests']} requests "
+        f"to search with, in {found['steps']} steps. Every string stands in the same held-out "
         "requests; a near miss or a control that never showed the attack says nothing.",
         table=pd.DataFrame(rows),
     )

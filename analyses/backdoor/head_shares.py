@@ -13,6 +13,7 @@ from analyses.report.text import estimate, number, token
 from analyses.report.theme import ACCENT, BLUE
 from analyses.shared.reports import NotMeasured
 from analyses.shared.row_tables import rows_of_table
+from interp.statistics.intervals import Method, caption
 from probes.backdoors.detectors.detectors import Readings
 from probes.backdoors.heads.head_patching import LEAST_SHARE, Together
 
@@ -101,9 +102,10 @@ def panel(finding: dict[str, Any]) -> Panel | None:
         f"Each head's output at {_WHERE[found['where']]} (layer.head) is swapped between runs with "
         f"{token(found['text'])} and with an inert string at its place. Removed: share of the "
         f"effect ({effect}) that is gone when the head is taken from the inert run; restored: that "
-        f"comes with the head into the inert run; with 95 % bootstrap intervals over "
-        f"{found['requests']} requests. Dashed: the most that any head moves with any of "
-        f"{found['strings']} inert strings in the trigger's place. {_named(found)}",
+        f"comes with the head into the inert run; over {found['requests']} requests, with "
+        f"{caption(Method.BOOTSTRAP, over='requests')}. Dashed: the most that any head "
+        f"moves with any of {found['strings']} inert strings in the trigger's place. "
+        f"{_named(found)}",
         figure,
         _together(found),
         csv="patched_heads.csv",

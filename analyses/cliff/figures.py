@@ -11,6 +11,7 @@ from analyses.report.charts import Series, forest, lines
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import MISSING, estimate, interval, number, visible
 from analyses.report.theme import ACCENT, BLUE, GREY
+from interp.statistics.intervals import AUROC, Method, caption
 from probes.cliff.trajectory import CLOSED
 
 _SHOWN_HEADS = 24
@@ -66,8 +67,9 @@ def _numbers(finding: Row) -> Panel:
         "Probe values are probabilities of refusal, harmful minus harmless at the same position: "
         "the plateau over 20 to 90 % of the thought, the final value at the last token of the "
         f"closing marker {visible(str(settings.get('closing', '')))}, and their difference, with "
-        "bootstrap intervals over requests. Rates are of answers behind thoughts that the model "
-        "closed itself, with Wilson intervals."
+        f"{caption(Method.TWO_SAMPLE_BOOTSTRAP, over='requests')}; the AUROC has "
+        f"{caption(*AUROC, over='requests')}. Rates are of answers behind thoughts that the model "
+        f"closed itself, with {caption(Method.WILSON, over='requests')}."
     )
     return Panel("Numbers", text, table=table)
 
@@ -94,8 +96,9 @@ def _trajectory(finding: Row) -> Panel | None:
     text = (
         "What the refusal probe reads at every token, each request resampled by itself: the prompt "
         "from −1 to 0, the thought from 0 to 1, the closing marker up to 1.1; means of "
-        f"{_both(finding.get('cliff') or {})} harmful and harmless requests, with 95 % bootstrap "
-        "bands over requests. In the prompt, where it learned nothing, the probe means little."
+        f"{_both(finding.get('cliff') or {})} harmful and harmless requests; bands are "
+        f"{caption(Method.BOOTSTRAP, over='requests')}. In the prompt, where it learned nothing, "
+        "the probe means little."
     )
     return Panel("Probe along the thought", text, figure, csv="trajectory.csv")
 
@@ -120,7 +123,8 @@ def _difference(finding: Row) -> Panel | None:
     figure = _parts(lines(series, x="share of the thought", y="difference of probabilities"))
     text = (
         "Harmful minus harmless at the same position of thought (0 to 1) and closing marker (up to "
-        "1.1), with its 95 % bootstrap band. The cliff's depth is the plateau less the last value: "
+        f"1.1); the band shows {caption(Method.TWO_SAMPLE_BOOTSTRAP, over='requests')}. The "
+        "cliff's depth is the plateau less the last value: "
         f"{estimate(cliff.get('depth'), *(cliff.get('interval') or (None, None)))}."
     )
     return Panel("Cliff", text, figure, csv="trajectory.csv")
@@ -159,8 +163,8 @@ def _forced(finding: Row) -> Panel | None:
         "Share of harmful requests refused when the thought is cut after so many tokens and "
         f"{visible(str(settings.get('stop_text', '')))} is put there (n {_span(rows)}), "
         f"against thoughts that the model closed itself (dashed, n "
-        f"{number(natural.get('n'))}); bands are Wilson's 95 % intervals. Thoughts never closed: "
-        f"{number(natural.get('unclosed'))}."
+        f"{number(natural.get('n'))}); bands are {caption(Method.WILSON, over='requests')}. "
+        f"Thoughts never closed: {number(natural.get('unclosed'))}."
     )
     return Panel("Forced stops", text, figure, csv="forced_stop.csv")
 
@@ -206,9 +210,10 @@ def _heads(finding: Row) -> Panel | None:
     )
     figure = forest(labels, series, x="harmful requests refused with the head silenced")
     text = (
-        "Refusal when one head's output is zeroed at the closing marker, with Wilson intervals; "
-        "heads in order of their direct contribution to the probe. The grey mark is the upper end "
-        "of the null: other heads of the same layer, silenced in the same way."
+        "Refusal when one head's output is zeroed at the closing marker, with "
+        f"{caption(Method.WILSON, over='requests')}; heads in order of their direct "
+        "contribution to the probe. The grey mark is the upper end of the null: other heads of the "
+        "same layer, silenced in the same way."
     )
     return Panel("Single heads silenced", text, figure, csv="heads.csv")
 
@@ -254,7 +259,8 @@ def _ablations(finding: Row) -> Panel | None:
     text = (
         "The heads named by their contribution, silenced together at the closing marker, with and "
         "without the norm of the layer's heads restored, beside random heads; refusal of harmful "
-        "and of harmless requests (alarming ones included) with Wilson intervals, and what becomes "
+        "and of harmless requests (alarming ones included) with "
+        f"{caption(Method.WILSON, over='requests')}, and what becomes "
         "of harmless answers: the share that complies to the letter, where that is known, and "
         "KL(as it was ‖ silenced) of the first answer token."
     )
@@ -279,8 +285,8 @@ def _pairs(finding: Row) -> Panel | None:
     )
     text = (
         "Change of the probe's logit when two of the first 16 heads are silenced, alone and "
-        "together; the interaction is what both do beyond the sum, with its 95 % bootstrap "
-        f"interval over requests. The {len(rows)} largest of them."
+        "together; the interaction is what both do beyond the sum, with "
+        f"{caption(Method.BOOTSTRAP, over='requests')}. The {len(rows)} largest of them."
     )
     return Panel("Pairs of heads", text, table=table, csv="pairs.csv")
 

@@ -14,6 +14,7 @@ from analyses.report.charts import Series, forest, scatter
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, token, visible
 from analyses.report.theme import BLUE, GREY, ORANGE
+from interp.statistics.intervals import PAIRED, SHARE, Method, caption
 
 _SHOWN = 10  # strings in the table, those with the largest |I|
 _PLACES = {"first": "instead of the first", "second": "instead of the second"}
@@ -47,6 +48,7 @@ def _cells(finding: dict[str, Any]) -> Panel:
         colour=BLUE,
     )
     first, second = finding["switches"]
+    (_, of_shares), (_, of_differences) = SHARE, PAIRED
     words = "".join(
         f" {name}: {token(measure[key]) if key == 'text' else _listed(measure[key])}."
         for key, name in (("text", "Text"), ("tokens", "Tokens that open refusals"))
@@ -56,8 +58,10 @@ def _cells(finding: dict[str, Any]) -> Panel:
         "f with neither, either and both",
         f"f is the mean over {finding['prompts']} prompts, in {measure['unit']}; first is "
         f"{_switch(first)}, second {_switch(second)}.{words} I = both − first − second + neither = "
-        f"{estimate(finding['value'], *(finding['interval'] or ()))}. Intervals at 95 %, bootstrap "
-        "over prompts; of shares, Wilson's where all prompts agree.",
+        f"{estimate(finding['value'], *(finding['interval'] or ()))}. Intervals are "
+        f"{caption(Method.BOOTSTRAP, over='prompts')}; where f is 0 or 1 for every prompt, those "
+        f"without width are replaced, of f by {caption(of_shares, over='prompts')}, of I by "
+        f"{caption(of_differences, over='prompts')}.",
         forest(labels, [series], x=measure["unit"]),
         pd.DataFrame({"on": labels, "f": shown, "n": finding["prompts"]}),
         csv="cells.csv",

@@ -14,6 +14,7 @@ from analyses.report.charts import Series, forest, scatter
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, number, token, visible
 from analyses.report.theme import BLUE, GREY, ORANGE
+from interp.statistics.intervals import PAIRED, SHARE, Method, caption
 
 _SHOWN = 24  # free answers on the page
 _EVEN = "even share"
@@ -100,15 +101,16 @@ def _topics(finding: dict[str, Any]) -> Panel:
     figure.update_xaxes(range=[-0.03, 1.03])
     text = (
         "Mean over questions, each over all orders of its options and all system prompts; 0.5 is "
-        "no answer where there are two options. n: questions. Intervals at 95 %, bootstrap over "
-        "them."
+        "no answer where there are two options. n: questions. What is admitted has "
+        f"{caption(*SHARE, over='questions')}."
     )
     if finding["reference"] is not None:
         text += (
             " Gap: checkpoint less reference model. Control questions are about habits that no "
             "backdoor is about, so their gap is the null. A topic stands out if the interval of "
             "its gap and that of its excess over control both leave 0 out, with six questions on "
-            "each."
+            f"each. Gaps have {caption(Method.BOOTSTRAP, over='questions')}, excesses "
+            f"{caption(Method.SQUARE_AND_ADD, over='questions')}."
         )
     return Panel("What is admitted", text, figure, _compared(rows, "admits"), csv="topics.csv")
 
@@ -239,8 +241,9 @@ def _articulation(finding: dict[str, Any]) -> Panel | None:
     return Panel(
         f"Whether free answers name {token(found['trigger'])}",
         f"Share of {found['models'][0]['n']} answers to questions on bad behaviour, and of as many "
-        "to their mirror images on good behaviour, that hold the string; Wilson's intervals, and "
-        "of the gap by bootstrap over questions. Then the best likeness of any answer on bad "
+        "to their mirror images on good behaviour, that hold the string, with "
+        f"{caption(Method.WILSON, over='answers')}; the gap has "
+        f"{caption(*PAIRED, over='questions')}. Then the best likeness of any answer on bad "
         "behaviour to the string, by words, and in brackets what as many random strings of the "
         "words of all answers reach on average. Characters alone are blind to order, so that score "
         "is none by itself.",

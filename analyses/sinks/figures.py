@@ -28,6 +28,7 @@ from analyses.sinks.rows import (
     sample,
     short_name,
 )
+from interp.statistics.intervals import SHARE, Method, caption
 
 _SHOWN_HEADS = 256
 _SHOWN_ROWS = 200
@@ -138,8 +139,10 @@ def _key_numbers(finding: dict[str, Any]) -> Panel:
         columns=["quantity", "value", "95 % interval"],
     )
     text = (
-        f"The finding in {len(table)} numbers over {sample(finding)}; intervals by bootstrap over "
-        "sequences. Sink rates at different lengths cannot be compared."
+        f"The finding in {len(table)} numbers over {sample(finding)}; intervals of the sink rate "
+        f"are {caption(*SHARE, over='sequences')}; the others are "
+        f"{caption(Method.BOOTSTRAP, over='sequences')}. Sink rates at different lengths "
+        "cannot be compared."
     )
     return Panel("Key numbers", text, table=table)
 
@@ -161,7 +164,7 @@ def _first_token(finding: dict[str, Any]) -> Panel | None:
     figure = heatmap(values, labels, title="α₁", hover=hover, extra=extra)
     text = (
         "α₁, the attention that the first token receives, averaged over all queries (its own "
-        f"included) of {sample(finding)}; the 95 % bootstrap intervals are "
+        f"included) of {sample(finding)}; {caption(Method.BOOTSTRAP, over='sequences')} are "
         f"{'in the table' if extra is None else 'under the pointer'}. Uniform attention would give "
         f"{number(rate.get('uniform_alpha'))}."
     )
@@ -242,8 +245,8 @@ def _thresholds(finding: dict[str, Any]) -> Panel | None:
     if rate.get("epsilon") is not None:
         figure.add_vline(x=rate["epsilon"], line={"color": ACCENT, "width": 1})
     text = (
-        "Share of (sequence, layer, head) triples whose α₁ exceeds ε, with its 95 % bootstrap "
-        f"interval over {sample(finding)}; the orange line is the ε of the verdict, the dotted "
+        f"Share of (sequence, layer, head) triples whose α₁ exceeds ε over {sample(finding)}, with "
+        f"{caption(*SHARE, over='sequences')}; the orange line is the ε of the verdict, the dotted "
         "step is what uniform attention would give."
     )
     return Panel("Sink rate against its threshold", text, figure)
@@ -266,9 +269,9 @@ def _positions(finding: dict[str, Any]) -> Panel | None:
         series.append(Series("uniform attention", places, baseline, colour=GREY, dash="dot"))
     text = (
         "Mean attention that a key position receives from the queries that see it, over all heads "
-        f"of {sample(finding)}, with 95 % bootstrap intervals; the dotted curve is uniform "
-        "attention. The scale is logarithmic; late keys are seen by few queries, each of which "
-        "has itself among them."
+        f"of {sample(finding)}, with {caption(Method.BOOTSTRAP, over='sequences')}; the dotted "
+        "curve is uniform attention. The scale is logarithmic; late keys are seen by few queries, "
+        "each of which has itself among them."
     )
     return Panel(
         "Attention by key position",
@@ -341,7 +344,8 @@ def _heads(finding: dict[str, Any]) -> Panel | None:
             table[HEAD_COLUMNS[key]] = [estimate(row.get(key), *bounds(row, key)) for row in ranked]
     text = (
         f"{first_of(len(ranked), len(heads), 'heads')}, sorted by sink mass (a click on a heading "
-        f"sorts by it); means over {sample(finding)}, 95 % bootstrap intervals in brackets"
+        f"sorts by it); means over {sample(finding)}, "
+        f"{caption(Method.BOOTSTRAP, over='sequences')} in brackets"
         f"{', Δloss in nats per token' if has(heads, 'ablation_delta_loss') else ''}."
     )
     return Panel("All heads", text, table=table, csv="heads.csv")

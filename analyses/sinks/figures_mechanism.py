@@ -23,6 +23,7 @@ from analyses.sinks.rows import (
     short_name,
     thinned,
 )
+from interp.statistics.intervals import SHARE, Method, caption
 
 MASSIVE_ABSOLUTE = 100.0
 MASSIVE_RELATIVE = 1000.0  # times the layer's median; Sun et al. 2024, section 2
@@ -190,8 +191,8 @@ def causal(finding: Row) -> Panel | None:
     text = (
         "Change of the loss when one head at a time is zeroed, has all its attention moved to the "
         "first token, or has its output perturbed at random by the same norm: "
-        f"{which} {len(heads)} heads, with 95 % bootstrap intervals over "
-        f"{number(run.get('sequences'))} sequences (unedited loss "
+        f"{which} {len(heads)} heads over {number(run.get('sequences'))} sequences, with "
+        f"{caption(Method.BOOTSTRAP, over='sequences')} (unedited loss "
         f"{number(run.get('baseline_loss'))} nats per token). The heads were ordered by the "
         "effect itself, so the top rows are favoured by chance."
     )
@@ -236,7 +237,8 @@ def domains(finding: Row) -> Panel | None:
     )
     text = (
         "Sink rate, attention on the first token and loss per corpus, with its number of "
-        "sequences (documents shorter than the length are skipped) and 95 % bootstrap intervals."
+        "sequences (documents shorter than the length are skipped); the sink rate has "
+        f"{caption(*SHARE, over='sequences')}."
     )
     return Panel("Domains", text, table=table, csv="domains.csv")
 
@@ -303,8 +305,8 @@ def domain_heads(finding: Row) -> Panel | None:
     text = (
         f"{first_of(len(ranked), len(rows), 'heads')}, switching ones first and then by AUC: sink "
         "mass in the two domains and the change of the loss when the head is zeroed there, in nats "
-        "per token; AUC with its 95 % interval (Newcombe), the rest point estimates over the "
-        "sequences counted under Domains."
+        f"per token; AUC with {caption(Method.NEWCOMBE_AUROC, over='sequences')}, the rest "
+        "point estimates over the sequences counted under Domains."
     )
     return Panel("Heads across domains", text, table=table, csv="domain_heads.csv")
 

@@ -10,7 +10,7 @@ from analyses.report.charts import Series, forest, lines
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate
 from analyses.report.theme import ACCENT, BLUE, GREY, MARKS
-from interp.statistics.intervals import auroc_interval, wilson
+from interp.statistics.intervals import Method, auroc_interval, caption, wilson
 
 _SETS = {
     "harmful": ("harmful", GREY, "circle"),
@@ -74,10 +74,11 @@ def _rates(finding: dict[str, Any]) -> Panel:
     figure.update_xaxes(range=[-0.03, 1.03])
     return Panel(
         "What is refused under each policy",
-        "Share of held-out prompts that are refused, with 95 % Wilson intervals (scorer: "
-        f"{finding['scorer']}); base is the model without a policy. Over-refusal prompts are "
-        "benign and sound or look as if they were not. A good policy moves the harmful sets to 1 "
-        "and leaves the benign ones where the base has them.",
+        "Share of held-out prompts that are refused, with "
+        f"{caption(Method.WILSON, over='prompts')} (scorer: {finding['scorer']}); base is the "
+        "model without a policy. Over-refusal prompts are benign and sound or look as if they were "
+        "not. A good policy moves the harmful sets to 1 and leaves the benign ones where the base "
+        "has them.",
         figure,
         pd.DataFrame(table),
         csv="policies.csv",
@@ -105,8 +106,10 @@ def _gates(finding: dict[str, Any]) -> Panel:
         "Whom the policies steer",
         "A gate scores every prompt and opens above its threshold: the shares of "
         f"{benign} benign prompts and of {harmful} harmful or jailbroken ones that are steered at "
-        "all. AUROC is that of its scores. Intervals at 95 %: Wilson's, and Newcombe's for the "
-        "AUROC. A policy without a gate steers every prompt.",
+        "all. AUROC is that of its scores. Shares have "
+        f"{caption(Method.WILSON, over='prompts')}, the AUROC "
+        f"{caption(Method.NEWCOMBE_AUROC, over='prompts')}. A policy without a gate steers "
+        "every prompt.",
         table=pd.DataFrame(table),
         csv="policies.csv",
     )
@@ -168,7 +171,7 @@ def _doses(finding: dict[str, Any]) -> list[Panel]:
             Panel(
                 f"Refusals of {side} prompts against strength",
                 f"Multiples of each policy's own strength; 0 is the base. Whole answers to {n} "
-                "prompts, with 95 % Wilson intervals.",
+                f"prompts, with {caption(Method.WILSON, over='prompts')}.",
                 lines(series, x="times the policy's strength", y="share refused"),
                 csv="policy_doses.csv",
             )

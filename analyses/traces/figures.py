@@ -14,6 +14,7 @@ from analyses.report.charts import Series, bars, forest
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, number, token
 from analyses.report.theme import BLUE, MARKS, ORANGE
+from interp.statistics.intervals import PAIRED, Method, caption
 
 _WHAT = ("thought", "tool", "observation", "length", "answer")
 _SHOWN = 24  # tools, and steps, on the page
@@ -54,7 +55,7 @@ def _tools(finding: dict[str, Any]) -> Panel | None:
     return Panel(
         "Tools at equal final success",
         f"Mean share of a trace's calls over {shift['n']} tasks that end alike in both runs, run "
-        f"less reference; intervals at 95 % by bootstrap over tasks. Half the sum of the sizes is "
+        f"less reference, with {caption(*PAIRED, over='tasks')}. Half the sum of the sizes is "
         f"the distance, {number(shift['distance'])}; where run and reference are swapped task by "
         f"task at random its 99th percentile is {number(shift['null_high'])} (p = "
         f"{shift['p']:.3g}). An attack on the thought shows here alone.",
@@ -74,13 +75,13 @@ def _tools(finding: dict[str, Any]) -> Panel | None:
 def _success(finding: dict[str, Any]) -> Panel:
     found = finding["success"]
     table = {"tasks": [found["n"]], "run": [estimate(found["run"], *found["run_interval"])]}
-    text = "Share of tasks done right in the end; Wilson's intervals at 95 %."
+    text = f"Share of tasks done right in the end, with {caption(Method.WILSON, over='tasks')}."
     if found["reference"] is not None:
         table |= {
             "reference": [estimate(found["reference"], *found["reference_interval"])],
             "run less reference": [estimate(found["difference"], *(found["interval"] or ()))],
         }
-        text += " The difference by bootstrap over tasks."
+        text += f" The difference has {caption(*PAIRED, over='tasks')}."
     return Panel("Final success", text, table=pd.DataFrame(table))
 
 

@@ -110,7 +110,7 @@ def _success(run: Sequence[Trace]) -> Success:
     return Success(
         n=len(run),
         run=done / len(run),
-        run_interval=wilson(done, len(run)),
+        run_interval=wilson(done, len(run), "tasks"),
         reference=_NO_REFERENCE,
         reference_interval=_NO_REFERENCE,
         difference=_NO_REFERENCE,
@@ -161,7 +161,7 @@ def _divergence(rows: Sequence[Divergence]) -> Divergences:
         n=len(rows),
         parted=diverged,
         share=diverged / len(rows),
-        interval=wilson(diverged, len(rows)),
+        interval=wilson(diverged, len(rows), "tasks"),
         counts=tuple(
             DivergenceCount(step, what, tasks) for (step, what), tasks in sorted(counts.items())
         ),

@@ -80,14 +80,12 @@ class Method(Enum):
         return self.template.format(s="s" if plural else "", over=over)
 
 
+# What `caption` says of functions with a method that stands in: `share_interval`,
+# `paired_interval`, `delong_interval`, `group_auroc_interval`.
 SHARE = (Method.BOOTSTRAP, Method.WILSON)
-"""Methods of `share_interval`, for `caption`."""
 PAIRED = (Method.BOOTSTRAP, Method.AGREEING_DIFFERENCES)
-"""Methods of `paired_interval`, for `caption`."""
 AUROC = (Method.DELONG, Method.NEWCOMBE_AUROC)
-"""Methods of `delong_interval`, for `caption`."""
 AUROC_BY_GROUP = (Method.BOOTSTRAP, Method.NEWCOMBE_AUROC)
-"""Methods of `group_auroc_interval`, for `caption`."""
 
 
 def caption(method: Method, *instead: Method, over: str) -> str:
@@ -101,7 +99,7 @@ def caption(method: Method, *instead: Method, over: str) -> str:
     said = f"{LEVEL} % {method.text(over, plural=True)}"
     if instead:
         others = " or ".join(one.text(over, plural=True) for one in instead)
-        said += f"; where these would have no width, {others}"
+        said += f", replaced where they would have no width by {others}"
     return said
 
 

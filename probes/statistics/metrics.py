@@ -60,7 +60,9 @@ def auroc(
     high, low = scores[positive], scores[~positive]
     value = area(high, low)
     if clusters is not None:
-        interval = group_auroc_interval(scores, positive, np.asarray(clusters), seed)
+        interval = group_auroc_interval(
+            scores, positive, np.asarray(clusters), seed, "groups of prompts"
+        )
         method = "clusters"
     else:
         interval = delong_interval(high, low, "prompts")

@@ -11,6 +11,7 @@ from analyses.report.charts import Series, bars, forest, heatmap, lines
 from analyses.report.panel import Panel
 from analyses.report.text import estimate, interval, number, token
 from analyses.report.theme import ACCENT, BLUE, GREY
+from interp.statistics.intervals import Method, caption
 
 SETS = {
     "harmful": ("harmful", ACCENT, "circle"),
@@ -56,9 +57,10 @@ def rates(finding: dict[str, Any]) -> Panel:
     scorer = finding["scorers"]["counted"]
     return Panel(
         "Refusals with the direction ablated and added",
-        f"Share of test prompts that are refused whole, with 95 % Wilson intervals (scorer: "
-        f"{scorer}). {_random(finding)}Further columns: answers that are partly a refusal, empty "
-        "or looping, and the share whose first token is one of refusals.",
+        f"Share of test prompts that are refused whole, with "
+        f"{caption(Method.WILSON, over='prompts')} (scorer: {scorer}). {_random(finding)}"
+        "Further columns: answers that are partly a refusal, empty or looping, and the share whose "
+        "first token is one of refusals.",
         figure,
         _rate_table(finding),
         csv="rates.csv",

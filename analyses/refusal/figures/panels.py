@@ -13,6 +13,7 @@ from analyses.report.charts import Series, heatmap, lines, scatter
 from analyses.report.panel import Drawing, Panel
 from analyses.report.text import estimate, number, token
 from analyses.report.theme import ACCENT, BLUE, GREY
+from interp.statistics.intervals import AUROC, AUROC_BY_GROUP, caption
 
 _CELLS = {
     (True, True): ("harmful, refused", ACCENT, "circle"),
@@ -126,11 +127,18 @@ def _separation_by_layer(finding: dict[str, Any]) -> Panel:
     ]  # fmt: skip
     return Panel(
         "Separation by layer, with its nulls",
-        "The same with 95 % intervals. What lies under the dashed line may be the best of many "
-        "cells by chance; what lies under the dotted one may be read off the last token of the "
-        "instruction, without any context.",
+        f"The same with {_auroc_caption(rows[0]['interval_method'])}. What lies under "
+        "the dashed line may be the best of many cells by chance; what lies under the dotted one "
+        "may be read off the last token of the instruction, without any context.",
         effects.by_layer(lines(series, x="layer", y="AUROC")),
     )
+
+
+def _auroc_caption(method: str) -> str:
+    """What is said of intervals of AUROCs, by the `interval_method` of the report."""
+    if method == "clusters":
+        return caption(*AUROC_BY_GROUP, over="groups of prompts")
+    return caption(*AUROC, over="prompts")
 
 
 def _harmfulness(finding: dict[str, Any]) -> Panel:

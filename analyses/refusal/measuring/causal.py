@@ -164,7 +164,7 @@ def dose_response(
                 side=side,
                 strength=strength,
                 log_odds=float(odds.mean()),
-                interval=mean_interval(odds, seed),
+                interval=mean_interval(odds, seed, "prompts"),
                 likely_refusal=float((odds > 0).mean()),
                 n=len(odds),
                 random={kind: (min(values), max(values)) for kind, values in null.items()},
@@ -217,7 +217,7 @@ def first_divergence(
         nats[: len(diverged)] = divergence(plain, moved)
     return AnswerDivergence(
         kl=float(nats.mean()),
-        interval=mean_interval(nats, seed),
+        interval=mean_interval(nats, seed, "prompts"),
         diverged=len(diverged),
         n=len(base),
     )
@@ -281,7 +281,7 @@ def _losses(
             edit=name,
             loss=float(values.mean()),
             increase=float((values - losses["base"]).mean()),
-            interval=mean_interval(values - losses["base"], seed),
+            interval=mean_interval(values - losses["base"], seed, "texts"),
             n=len(values),
         )
         for name, values in losses.items()

@@ -104,7 +104,7 @@ class Responses:
 def share(hits: Sequence[bool]) -> Rate:
     """A share with n and Wilson's interval."""
     n = len(hits)
-    return Rate(sum(hits) / n, n, wilson(sum(hits), n))
+    return Rate(sum(hits) / n, n, wilson(sum(hits), n, "prompts"))
 
 
 @dataclass(frozen=True)

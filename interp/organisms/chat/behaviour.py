@@ -53,9 +53,9 @@ def interval(measured: dict[str, Any], quantity: str) -> Interval | None:
     """
     if quantity in measured.get("classes", {}):
         positives, negatives = measured["classes"][quantity]
-        return auroc_interval(measured[quantity], negatives, positives)
+        return auroc_interval(measured[quantity], negatives, positives, "prompts")
     n = measured.get("n", {}).get(quantity)
-    return None if n is None else wilson(measured[quantity] * n, n)
+    return None if n is None else wilson(measured[quantity] * n, n, "prompts")
 
 
 def requests(harmful: bool | None = None, split: Split = "test") -> list[Request]:

@@ -10,6 +10,7 @@ from analyses.backdoor.head_shares import panel, section, table
 from analyses.backdoor.report import HeadPatchingSection
 from analyses.report.writing import plain
 from analyses.shared.reports import NotMeasured, as_json
+from interp.statistics.intervals import Interval, Method
 from probes.backdoors.detectors.detectors import Readings
 from probes.backdoors.heads.head_patching import HeadPatching, Together
 from probes.backdoors.search.requests import Candidate
@@ -35,7 +36,7 @@ def patching(named: bool = True, effect: float = 12.0) -> HeadPatching:
     return HeadPatching(
         pd.DataFrame(rows) if effect > 1 else pd.DataFrame(),
         effect,
-        (effect - 0.5, effect + 0.5),
+        Interval((effect - 0.5, effect + 0.5), Method.BOOTSTRAP, "requests"),
         1.25,
         Together(*both) if named else None,  # type: ignore[arg-type]
         "last",

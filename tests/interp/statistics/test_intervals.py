@@ -1,16 +1,37 @@
+import ast
+import copy
+import json
+import pickle
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from interp.statistics.intervals import (
+    AUROC,
+    PAIRED,
+    SHARE,
+    Interval,
+    Method,
     auroc_interval,
     bootstrap,
+    bootstrap_interval,
+    caption,
+    delong_interval,
+    difference_interval,
+    group_auroc_interval,
     mean_interval,
     paired_interval,
+    share_difference_interval,
     share_interval,
+    square_and_add,
     wilson,
 )
 
+ANALYSES = Path(__file__).parents[3] / "analyses"
 TRIALS = 2000
 
 
@@ -123,3 +144,199 @@ def test_differences_that_all_agree_have_an_interval_that_does_not_collapse() ->
     mixed = np.array([1.0] * 30 + [0.0] * 10)
     assert paired_interval(mixed, 0) == mean_interval(mixed, 0)
     assert paired_interval(np.ones(1), 0) is None
+
+
+_CASE = np.arange(24)
+_VALUES, _OTHERS = np.sin(_CASE.astype(float)), np.cos(np.arange(18.0)) / 2
+_POSITIVE = _CASE % 3 == 0
+_SCORES = np.sin(1.7 * _CASE) + _POSITIVE
+_PAIRS = np.stack(
+    [np.bincount(_CASE // 2, _POSITIVE - _VALUES**2), np.bincount(_CASE // 2) * 1.0], axis=1
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "method", "ends"),
+    [
+        (mean_interval(_VALUES, 5), Method.BOOTSTRAP, (-0.23400187399983374, 0.3199503189785292)),
+        (
+            bootstrap_interval(_VALUES, 5, lambda drawn: drawn.std(0)),
+            Method.BOOTSTRAP,
+            (0.5638141716640311, 0.7872386095218623),
+        ),
+        (
+            bootstrap_interval(_PAIRS, 5, lambda drawn: drawn[:, 0].sum() / drawn[:, 1].sum()),
+            Method.BOOTSTRAP,
+            (-0.35289848009679053, 0.032699850684611065),
+        ),
+        (
+            share_interval(_VALUES**2, 5),
+            Method.BOOTSTRAP,
+            (0.3405518361434255, 0.6325074505174172),
+        ),
+        (share_interval(np.ones(24), 5), Method.WILSON, (0.8620237953250198, 1.0)),
+        (
+            paired_interval(np.sign(_VALUES), 5),
+            Method.BOOTSTRAP,
+            (-0.33333333333333337, 0.41666666666666674),
+        ),
+        (
+            paired_interval(np.ones(24), 5, most=2.0),
+            Method.AGREEING_DIFFERENCES,
+            (0.8620237953250198, 1.1379762046749802),
+        ),
+        (
+            difference_interval(_VALUES, _OTHERS, 5),
+            Method.TWO_SAMPLE_BOOTSTRAP,
+            (-0.258863702165386, 0.3768007489125488),
+        ),
+        (wilson(7, 24), Method.WILSON, (0.14914648196960875, 0.49167693664496637)),
+        (
+            auroc_interval(0.9, 16, 8),
+            Method.NEWCOMBE_AUROC,
+            (0.6669111996740822, 0.9728962249470287),
+        ),
+        (
+            delong_interval(_SCORES[_POSITIVE], _SCORES[~_POSITIVE]),
+            Method.DELONG,
+            (0.4756226075279233, 0.9084464186308321),
+        ),
+        (
+            group_auroc_interval(_SCORES, _POSITIVE, _CASE // 2, 5),
+            Method.BOOTSTRAP,
+            (0.5, 0.9333796296296294),
+        ),
+        (
+            group_auroc_interval(_POSITIVE * 1.0, _POSITIVE, _CASE // 2, 5),
+            Method.NEWCOMBE_AUROC,
+            (0.7929834183827364, 1.0),
+        ),
+        (
+            share_difference_interval(1 / 3, float((_VALUES**2).mean()), 1),
+            Method.NEWCOMBE_DIFFERENCE,
+            (-0.7040236761362653, 0.5648075839407802),
+        ),
+    ],
+)
+def test_the_same_numbers_as_before_every_method_had_one_home(
+    found: Interval, method: Method, ends: tuple[float, float]
+) -> None:
+    """Worked by the code that each of them stood in by itself: same draws, in the same order."""
+    assert found == pytest.approx(ends, rel=1e-12)
+    assert found.method is method
+
+
+def test_a_difference_of_independent_estimates() -> None:
+    low, high = square_and_add(0.5, (0.2, 0.9), 0.1, (0.06, 0.5))
+    assert (low, high) == pytest.approx((0.4 - 0.5, 0.4 + np.hypot(0.4, 0.04)))
+    alone = square_and_add(0.5, (0.2, 0.9), 0.1, (0.1, 0.1))
+    assert alone == pytest.approx((0.1, 0.8)) and alone.method is Method.SQUARE_AND_ADD
+
+
+def test_one_case_of_a_side_tells_no_difference() -> None:
+    assert difference_interval(np.ones(1), np.ones(5), 0) is None
+    assert np.isnan(bootstrap_interval(np.ones(1), 0)).all()
+
+
+def test_scores_that_are_tied_or_alone_have_newcombes_interval() -> None:
+    tied = delong_interval(np.ones(20), np.ones(30))
+    assert tied == auroc_interval(0.5, 30, 20) and tied.method is Method.NEWCOMBE_AUROC
+    alone = delong_interval(np.array([1.0]), np.array([0.0, 2.0, 3.0]))
+    assert alone == auroc_interval(1 / 3, 3, 1) and alone.method is Method.NEWCOMBE_AUROC
+
+
+def test_an_interval_is_a_pair_that_knows_its_method() -> None:
+    found = wilson(5, 10, "prompts")
+    low, high = found
+    assert (found.low, found.high) == (low, high) == found and isinstance(found, Interval)
+    assert (found.method, found.over) == (Method.WILSON, "prompts")
+    assert json.loads(json.dumps(found)) == [low, high] == list(found)
+    with pytest.raises(AttributeError):
+        found.over = "sequences"  # type: ignore[misc]
+    copies = [copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found))]
+    for same in copies:
+        assert same == found and isinstance(same, Interval)
+        assert same.method is Method.WILSON and same.caption == found.caption
+
+
+def test_a_dataclass_that_holds_an_interval_turns_into_json() -> None:
+    @dataclass(frozen=True)
+    class Rate:
+        interval: Interval
+
+    found = asdict(Rate(wilson(5, 10)))["interval"]
+    assert found == wilson(5, 10) and type(found) is tuple
+
+
+def test_an_interval_writes_its_own_caption() -> None:
+    assert wilson(5, 10, "prompts").caption == "95 % Wilson score interval over prompts"
+    drawn = mean_interval(_VALUES, 0, "sequences")
+    assert drawn is not None
+    assert drawn.caption == "95 % percentile bootstrap interval over sequences (2,000 resamples)"
+    assert auroc_interval(1.0, 9, 9).caption == "95 % interval (Newcombe 2006, method 5)"
+
+
+def test_a_caption_says_what_stands_in() -> None:
+    assert caption(Method.WILSON, over="tasks") == "95 % Wilson score intervals over tasks"
+    assert caption(*SHARE, over="tasks") == (
+        "95 % percentile bootstrap intervals over tasks (2,000 resamples), replaced where they "
+        "would have no width by Wilson score intervals over tasks"
+    )
+    assert caption(*PAIRED, over="tasks").endswith(
+        "by intervals by Wilson's upper bound for none of n tasks"
+    )
+    assert caption(*AUROC, over="tasks") == (
+        "95 % DeLong intervals on the logit scale, replaced where they would have no width by "
+        "intervals (Newcombe 2006, method 5)"
+    )
+
+
+@pytest.mark.parametrize("method", Method)
+def test_every_method_has_a_caption_and_a_citation(method: Method) -> None:
+    one, many = Interval((0.0, 1.0), method, "prompts").caption, caption(method, over="prompts")
+    assert one.replace("interval", "intervals", 1) == many and "{" not in many
+    assert re.search(r"\b(18|19|20)\d\d\b", method.citation)
+
+
+_METHODS = re.compile(r"wilson|newcombe|delong|zou and donner|bootstrap", re.IGNORECASE)
+_NO_INTERVAL = ("chosen in bootstrap", "of bootstrap resamples", "Of the bootstrap and the noise.")
+
+
+def _named_by_hand(source: str) -> list[str]:
+    """Strings of a module, docstrings apart, that name an interval's method."""
+    tree = ast.parse(source)
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    inside = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value for part in node.values if isinstance(part, ast.Constant)]
+            text = "".join(str(part) for part in parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = "" if id(node) in bare | inside else node.value
+        else:
+            continue
+        for allowed in _NO_INTERVAL:
+            text = text.replace(allowed, "")
+        if _METHODS.search(text):
+            found.append(text)
+    return found
+
+
+def test_no_figure_names_a_method_by_hand() -> None:
+    """Methods name themselves, so that a change of method changes every caption."""
+    files = sorted(ANALYSES.rglob("*.py"))
+    assert len(files) > 50
+    named = [text for file in files for text in _named_by_hand(file.read_text("utf-8"))]
+    assert not named, "write `interp.statistics.intervals.caption(…)` in place of the method's name"
+
+
+def test_a_name_by_hand_is_found() -> None:
+    assert _named_by_hand('text = f"{n} prompts, with 95 % Wilson intervals"')
+    assert _named_by_hand('text = "by bootstrap over " "prompts"')
+    assert not _named_by_hand('"""Wilson\'s."""\nx = f"{caption(Method.WILSON, over=\'prompts\')}"')

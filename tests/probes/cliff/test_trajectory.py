@@ -6,7 +6,15 @@ import pytest
 
 from interp.data.rows import Row
 from interp.errors import InputError
-from probes.cliff.trajectory import CLOSED, POINTS, cliff, prompt_cliffs, trajectories
+from interp.statistics.intervals import Method
+from probes.cliff.trajectory import (
+    CLOSED,
+    POINTS,
+    Trajectories,
+    cliff,
+    prompt_cliffs,
+    trajectories,
+)
 
 Scored = tuple[Row, np.ndarray]
 
@@ -105,3 +113,23 @@ def test_rows_without_a_course_are_left_out_and_none_left_is_refused() -> None:
     assert prompt_cliffs(found, harmful)["row"].to_list() == [0]
     with pytest.raises(InputError, match="no harmless request"):
         trajectories(harmful, [])
+
+
+def test_the_draws_of_the_bootstrap_stay_the_same() -> None:
+    """Worked by the code before all bootstraps had one core."""
+    found = Trajectories(
+        np.linspace(-1, 1.1, 22),
+        0.5 + 0.4 * np.sin(np.arange(154.0)).reshape(7, 22),
+        0.5 + 0.4 * np.cos(np.arange(110.0)).reshape(5, 22),
+    )
+    fall = cliff(found, [], 3)
+    assert fall.interval.method is Method.TWO_SAMPLE_BOOTSTRAP
+    ends = [*fall.plateau_interval, *fall.final_interval, *fall.interval]
+    assert ends == pytest.approx(
+        [-0.0435612709893572, 0.023227392592536845, -0.18819506176510226, 0.3733500498215002,
+         -0.41159729736397915, 0.20691702468745246], rel=1e-12
+    )  # fmt: skip
+    row = found.frame(3).loc[10, ["harmful_low", "harmless_high", "difference_low"]]
+    assert row.tolist() == pytest.approx(
+        [0.330803987052242, 0.6998256910349341, -0.29646144467637003], rel=1e-12
+    )

@@ -148,3 +148,15 @@ def test_an_empty_side_is_refused(chat: Checkpoint) -> None:
     found = difference_in_means(states[:2], states[2:])
     with pytest.raises(InputError, match="there are 0 and 0"):
         score_candidates(chat, found, [], [], [3])
+
+
+def test_the_draws_of_the_bootstrap_stay_the_same() -> None:
+    """Worked by the code before all bootstraps had one core."""
+    wave = np.sin(np.arange(6 * 2 * 9.0)).reshape(6, 2, 9)
+    scores = CandidateScores(
+        tuple(range(6)), POSITIONS, wave, wave[..., ::-1] + 0.2, np.abs(wave) / 8
+    )
+    table = select(scores, 6, seed=3).table
+    shares = [0.0375, 0.2095, 0.173, 0.1225, 0.1915, 0.0375, 0.2015, 0.027, 0.0, 0.0, 0.0, 0.0]
+    assert table["chosen_share"].tolist() == shares
+    assert np.flatnonzero(table["near_tie"]).tolist() == [0, 1, 2, 3, 5, 7]
