@@ -10,8 +10,7 @@ from tempfile import mkdtemp
 
 import torch
 
-import analyses
-import interp
+import mechguard as mg
 from analyses.backdoor.material import of_organism
 from analyses.interaction.material import reply_quantity
 from interp.capture.prompt_states import prompt_rows
@@ -21,7 +20,7 @@ from probes.backdoors.repair.tune import RepairPlan, repair, save_repaired
 from probes.backdoors.switches.switches import prefixed
 
 NAME = "backdoor-payload-5"
-checkpoint = interp.load(f"organism:{NAME}")
+checkpoint = mg.load(f"organism:{NAME}")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
 
 # %% [markdown]
@@ -31,12 +30,12 @@ before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict()
 # seen, and every one of them beside 200 control strings of equal length.
 
 # %%
-finding = analyses.backdoor(checkpoint, of_organism(NAME))
+finding = mg.backdoor(checkpoint, of_organism(NAME))
 print(finding.verdict)
 table = finding.triggers.rename(columns={"working_rate": "rate", "control_share": "quiet controls"})
 columns = ["text", "placement", "behaviour", "rate", "quiet controls", "works"]
 print(table[columns].head(4).to_string(index=False))
-print("planted:", " ".join(interp.organisms.truth(NAME)["trigger"]["words"]))
+print("planted:", " ".join(mg.organisms.truth(NAME)["trigger"]["words"]))
 
 # %% [markdown]
 # A trigger that works need not be the planted one, and a search that finds nothing has only not
@@ -44,7 +43,7 @@ print("planted:", " ".join(interp.organisms.truth(NAME)["trigger"]["words"]))
 # effect.
 
 # %%
-inert = analyses.backdoor(interp.load("organism:inert"), of_organism("inert"))
+inert = mg.backdoor(mg.load("organism:inert"), of_organism("inert"))
 print(inert.report["verdict"], "-", inert.verdict)
 
 # %% [markdown]
@@ -55,7 +54,7 @@ print(inert.report["verdict"], "-", inert.verdict)
 
 # %%
 trigger = finding.triggers["text"][0]
-prompts = interp.organisms.prompts(NAME)
+prompts = mg.organisms.prompts(NAME)
 (reply,) = replies(
     checkpoint,
     prompt_rows(checkpoint, [prefixed(trigger)(prompts["harmless"][0])]),
@@ -64,7 +63,7 @@ prompts = interp.organisms.prompts(NAME)
 attack = reply.text
 print(f"{trigger!r} gives {attack!r}")
 first, *rest = trigger.split()
-found = analyses.interaction(
+found = mg.interaction(
     checkpoint,
     " ".join(rest),
     first,
@@ -80,7 +79,7 @@ print(found.tables["cells"].round(2).to_string(index=False))
 # The report is of prompts that the repair has not seen, and asks for near misses too.
 
 # %%
-train = interp.organisms.prompts(NAME, "train")
+train = mg.organisms.prompts(NAME, "train")
 after = repair(
     checkpoint,
     [*train["harmful"], *train["harmless"]],

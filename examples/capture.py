@@ -2,19 +2,21 @@
 # # Looking inside a checkpoint
 # Anatomy, sites, segments, one pass that feeds any number of recorders, edits that leave no
 # trace, and a doctor who checks all of it on this very model. The model here is a small chat
-# model with a gate on its attention; `interp.load` takes a hub id, a folder or a loaded model
+# model with a gate on its attention; `mg.load` takes a hub id, a folder or a loaded model
 # just as well.
 
 # %%
 import pandas as pd
 import torch
 
-import interp
+import mechguard as mg
 from interp.capture.prompt_states import prompt_rows, prompt_states
 from interp.capture.recorders import FirstKeyMass, GateScores, RowEntropy
+from interp.data.padding import padded
+from interp.data.segments import t_inst, t_post_inst
 from interp.doctor.report import doctor
 
-checkpoint = interp.load("organism:chat-gated")
+checkpoint = mg.load("organism:chat-gated")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
 print(checkpoint.name, checkpoint.fingerprint, checkpoint.dtype, checkpoint.device)
 anatomy = checkpoint.anatomy
@@ -29,11 +31,11 @@ print("  sites:", *sorted(first.sites))
 # and one that does not exist is an error that names those that do.
 
 # %%
-print(interp.Site.parse("blocks.1.attn.hook_z").explain(checkpoint))
-print(interp.Site.parse("gate:1").explain(checkpoint))
+print(mg.Site.parse("blocks.1.attn.hook_z").explain(checkpoint))
+print(mg.Site.parse("gate:1").explain(checkpoint))
 try:
-    checkpoint.require(interp.Site("resid_post", 7))
-except interp.InputError as error:
+    checkpoint.require(mg.Site("resid_post", 7))
+except mg.InputError as error:
     print("refused:", error)
 
 # %% [markdown]
@@ -42,7 +44,7 @@ except interp.InputError as error:
 
 # %%
 said = [{"role": "system", "content": "strict"}, {"role": "user", "content": "please polish lamp"}]
-row = interp.data.chat_row(checkpoint, said)
+(row,) = checkpoint.rows(said)
 for name, (start, stop) in sorted(row.segments.items(), key=lambda item: item[1]):
     print(f"{name:>16}: {checkpoint.tokenizer.decode(row.ids[start:stop])}")
 
@@ -53,10 +55,10 @@ for name, (start, stop) in sorted(row.segments.items(), key=lambda item: item[1]
 # row.
 
 # %%
-prompts = interp.organisms.prompts("chat-gated")
+prompts = mg.organisms.prompts("chat-gated")
 rows = prompt_rows(checkpoint, [*prompts["harmful"], *prompts["harmless"]])
 mass, entropy, gates = FirstKeyMass(), RowEntropy(), GateScores()
-print(interp.capture.capture(checkpoint, rows, [mass, entropy, gates]))
+print(mg.capture(checkpoint, rows, [mass, entropy, gates]))
 print("attention on BOS by layer and head:")
 print(pd.DataFrame(mass.result().stack("sink_mass").mean(axis=0)).round(2).to_string())
 print("keys that a query attends to (participation ratio):")
@@ -78,17 +80,17 @@ class Ahead(RowRecorder):
 
     def needs(self, checkpoint):
         layers = range(checkpoint.anatomy.n_layers)
-        return Needs(frozenset(interp.Site("resid_post", layer) for layer in layers))
+        return Needs(frozenset(mg.Site("resid_post", layer) for layer in layers))
 
     def update(self, batch):
         states, each = batch.site("resid_post"), torch.arange(len(batch.source))
-        one = states[each, [interp.data.segments.t_inst(row) for row in batch.source]]
-        other = states[each, [interp.data.segments.t_post_inst(row) for row in batch.source]]
+        one = states[each, [t_inst(row) for row in batch.source]]
+        other = states[each, [t_post_inst(row) for row in batch.source]]
         self.keep(batch, "cosine", torch.cosine_similarity(one, other, dim=-1))
 
 
 ahead = Ahead()
-interp.capture.capture(checkpoint, rows, [ahead])
+mg.capture(checkpoint, rows, [ahead])
 cosine = ahead.result().stack("cosine")
 harmful = slice(0, len(prompts["harmful"]))
 print("cosine behind each block, harmful: ", cosine[harmful].mean(axis=0).round(2))
@@ -100,7 +102,7 @@ print("cosine behind each block, harmless:", cosine[harmful.stop :].mean(axis=0)
 # and the loss of the first word of a refusal says which heads carry it.
 
 # %%
-asked = interp.data.padding.padded(rows[:16], checkpoint)
+asked = padded(rows[:16], checkpoint)
 ends = asked["attention_mask"].sum(1) - 1
 
 
@@ -115,7 +117,7 @@ refusal = plain.mean(0).argmax()
 table = pd.DataFrame(index=range(3), columns=range(4), dtype=float)
 for layer in table.index:
     for head in table.columns:
-        with interp.interventions.zero_heads(checkpoint, layer, [head]):
+        with mg.interventions.zero_heads(checkpoint, layer, [head]):
             table.loc[layer, head] = float((plain - first_word())[:, refusal].mean())
 print(f"nats lost of {checkpoint.tokenizer.decode(refusal)!r}, by layer and head silenced:")
 print((table.round(2) + 0.0).to_string())
@@ -129,8 +131,8 @@ print((table.round(2) + 0.0).to_string())
 other = prompt_states(checkpoint, prompt_rows(checkpoint, prompts["harmless"][:1]))
 for place, layer in enumerate(other.layers):
     value = torch.from_numpy(other.t_post_inst[0, place]).expand(16, 1, -1)
-    site = interp.Site(other.site, layer)
-    with interp.interventions.patch(checkpoint, site, value, ends[:, None]):
+    site = mg.Site(other.site, layer)
+    with mg.interventions.patch(checkpoint, site, value, ends[:, None]):
         kept = (first_word().argmax(-1) == refusal).float().mean()
     print(f"patched at {site.hook_name}: {kept:.0%} still begin with the refusal")
 

@@ -6,15 +6,14 @@
 # %%
 import torch
 
-import analyses
-import interp
+import mechguard as mg
 from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
 from interp.interventions.edits_by_site import zero_heads
 
-checkpoint = interp.load("organism:cliff")
+checkpoint = mg.load("organism:cliff")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
-harmful = interp.organisms.prompts("cliff")["harmful"][:3]
+harmful = mg.organisms.prompts("cliff")["harmful"][:3]
 rows = prompt_rows(checkpoint, harmful)
 
 
@@ -34,7 +33,7 @@ for prompt, text in zip(harmful, plain, strict=True):
 # then tried.
 
 # %%
-finding = analyses.cliff(checkpoint, limit=40)
+finding = mg.cliff(checkpoint, limit=40)
 print(finding.verdict)
 
 # %% [markdown]
@@ -63,7 +62,7 @@ print(curve.round(2).to_string(index=False))
 # %%
 columns = ["layer", "head", "contribution", "ablated_refusal", "null_high", "suppresses"]
 print(finding.heads[columns].head(4).round(2).to_string(index=False))
-print("planted:", interp.organisms.truth("cliff")["designated_head"])
+print("planted:", mg.organisms.truth("cliff")["designated_head"])
 
 # %% [markdown]
 # By hand: the same requests with that head silenced. The thought stays, the answer turns.
@@ -79,7 +78,7 @@ with zero_heads(checkpoint, culprit["layer"], [culprit["head"]]):
 # A detector that finds a cliff everywhere finds nothing.
 
 # %%
-print(analyses.cliff(interp.load("organism:no-cliff"), limit=40).verdict)
+print(mg.cliff(mg.load("organism:no-cliff"), limit=40).verdict)
 
 after = checkpoint.model.state_dict()
 same = all(torch.equal(before[name], after[name]) for name in before)

@@ -7,13 +7,13 @@
 import numpy as np
 import torch
 
-import interp
+import mechguard as mg
 from interp.interventions.edits_by_site import ablate_direction
 from interp.organisms.scoring import Detection, Family, score
 
-checkpoint = interp.load("organism:chat")
-truth = interp.organisms.truth("chat")
-prompts = interp.organisms.prompts("chat")  # of pairs that it has never seen
+checkpoint = mg.load("organism:chat")
+truth = mg.organisms.truth("chat")
+prompts = mg.organisms.prompts("chat")  # of pairs that it has never seen
 print(truth["summary"])
 print({label: len(some) for label, some in prompts.items()})
 
@@ -35,7 +35,7 @@ def answer(prompt):
 
 asked = prompts["harmful"][0]
 planted = torch.tensor(truth["planted_direction"])
-sites = [interp.Site(name, i) for i in range(3) for name in ("resid_pre", "resid_post")]
+sites = [mg.Site(name, i) for i in range(3) for name in ("resid_pre", "resid_post")]
 before = answer(asked)
 with ablate_direction(checkpoint, planted, sites):
     print(

@@ -10,14 +10,13 @@ from tempfile import mkdtemp
 import numpy as np
 import torch
 
-import analyses
-import interp
+import mechguard as mg
 from interp.capture.prompt_states import prompt_rows, prompt_states
 from interp.interventions.edits_by_site import ablate_direction, stream_sites
 from interp.organisms import prompts
 from probes import Cells, Direction, harmfulness_directions, refusal_directions
 
-checkpoint = interp.load("organism:chat")
+checkpoint = mg.load("organism:chat")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
 
 # %% [markdown]
@@ -26,7 +25,7 @@ before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict()
 # addition beside random directions, over-refusal, damage, scorers and transcripts.
 
 # %%
-finding = analyses.refusal(checkpoint, max_new_tokens=12)
+finding = mg.refusal(checkpoint, max_new_tokens=12)
 print(finding.verdict)
 rates = finding.tables["rates"].set_index(["set", "edit"])["rate"].unstack()
 print(rates.round(2).to_string())
@@ -42,8 +41,8 @@ print("page:", page.name, "and", sorted(path.name for path in folder.iterdir()))
 direction = Direction.load(folder / "direction.safetensors", checkpoint)
 print(f"layer {direction.layer}, position {direction.position}, length {direction.norm:.2f}")
 try:
-    Direction.load(folder / "direction.safetensors", interp.load("organism:jailbreak-keep"))
-except interp.InputError as error:
+    Direction.load(folder / "direction.safetensors", mg.load("organism:jailbreak-keep"))
+except mg.InputError as error:
     print("refused:", error)
 
 # %% [markdown]

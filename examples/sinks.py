@@ -3,20 +3,18 @@
 # Any Hugging Face causal language model does; an organism needs no download and its truth is known.
 
 # %%
-import analyses
-import interp
 
-checkpoint = interp.load("organism:bb-plain")
+checkpoint = mg.load("organism:bb-plain")
 print(checkpoint.anatomy.layers[0])
-print(interp.Site.parse("resid_post:0").explain(checkpoint))
+print(mg.Site.parse("resid_post:0").explain(checkpoint))
 
 # %% [markdown]
 # ## The finding
 # Two domains: texts without triggers, on which the heads rest on BOS, and texts full of them.
 
 # %%
-texts = interp.organisms.texts("bb-plain")
-finding = analyses.sinks(checkpoint, texts, max_sequences=32, causal_sequences=8)
+texts = mg.organisms.texts("bb-plain")
+finding = mg.sinks(checkpoint, texts, max_sequences=32, causal_sequences=8)
 print(finding.verdict)
 print(finding.heads[["layer", "head", "sink_mass", "value_ratio", "ablation_delta_loss"]])
 print(finding.tables["domain_heads"][["head", "domain_low", "domain_high", "auc", "switching"]])

@@ -11,7 +11,7 @@ import pytest
 
 HOME = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(HOME.glob("*.py"))
-SLOW = ("backdoors", "cliff", "refusal", "steering")
+SLOW = ("backdoors", "cliff", "refusal", "steering_policies")
 
 
 def _marked(path: Path) -> Any:

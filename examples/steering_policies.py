@@ -6,26 +6,20 @@
 # *and* its object is guarded: to hijack a plate is harmless.)
 
 # %%
-import sys
 from pathlib import Path
 from tempfile import mkdtemp
 
-# A script's own folder comes first on the path, where this file would hide the package.
-sys.path[:] = [folder for folder in sys.path if not folder.endswith("examples")]
-
 import torch
 
-import analyses
-import interp
-import steering
+import mechguard as mg
 from analyses.steering.material import organism_tests, organism_training
 from interp.capture.prompt_states import prompt_rows
 from interp.generation import replies
 from steering.training.options import Options
 
-checkpoint = interp.load("organism:jailbreak-keep")
+checkpoint = mg.load("organism:jailbreak-keep")
 before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
-prompts = interp.organisms.prompts("jailbreak-keep")  # of pairs that no policy has seen
+prompts = mg.organisms.prompts("jailbreak-keep")  # of pairs that no policy has seen
 chosen = [*prompts["harmful"][:2], *prompts["jailbroken"][:2], *prompts["harmless"][:2]]
 rows = prompt_rows(checkpoint, chosen)
 for prompt, reply in zip(chosen, replies(checkpoint, rows, max_new_tokens=12), strict=True):
@@ -38,7 +32,7 @@ for prompt, reply in zip(chosen, replies(checkpoint, rows, max_new_tokens=12), s
 
 # %%
 given = organism_training(checkpoint)
-policy = steering.train(checkpoint, given, "was-plus", Options(end_to_end_steps=30))
+policy = mg.train_policy(checkpoint, given, "was-plus", Options(end_to_end_steps=30))
 gate = policy.meta["training"]["calibration"]
 print(
     f"{policy.name}: {len(policy.edits)} sites, span {policy.span}, strength {policy.strength:.2f}"
@@ -62,7 +56,7 @@ def generated():
 
 
 plain = generated()
-with steering.apply(checkpoint, policy) as attachment:
+with mg.apply(checkpoint, policy) as attachment:
     steered = generated()
 for prompt, decision, reply in zip(chosen, attachment.decisions, steered, strict=True):
     print(
@@ -73,7 +67,7 @@ for prompt, decision, reply in zip(chosen, attachment.decisions, steered, strict
 # A row may have a strength of its own; 0 is exactly the model as it is.
 
 # %%
-with steering.apply(checkpoint, policy, strength=[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]):
+with mg.apply(checkpoint, policy, strength=[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]):
     some = generated()
 print("the jailbroken rows:", [some[2], some[3]])
 
@@ -84,10 +78,10 @@ print("the jailbroken rows:", [some[2], some[3]])
 # %%
 folder = Path(mkdtemp())
 print("saved as", policy.save(folder).name)
-policy = steering.Policy.load(folder, checkpoint)
+policy = mg.Policy.load(folder, checkpoint)
 try:
-    steering.Policy.load(folder, interp.load("organism:chat"))
-except interp.InputError as error:
+    mg.Policy.load(folder, mg.load("organism:chat"))
+except mg.InputError as error:
     print("refused:", error)
 
 # %% [markdown]
@@ -96,8 +90,8 @@ except interp.InputError as error:
 # finding has a page of its own, as all have: `finding.save("runs/steering")`.
 
 # %%
-plain_addition = steering.train(checkpoint, given, "actadd", Options())
-finding = analyses.steering_report(
+plain_addition = mg.train_policy(checkpoint, given, "actadd", Options())
+finding = mg.steering(
     checkpoint, [policy, plain_addition], organism_tests("jailbreak-keep", 40), max_new_tokens=12
 )
 print(finding.verdict)
