@@ -10,6 +10,7 @@ from analyses.shared.prompts import is_harmful
 from analyses.shared.running import stage
 from interp.errors import InputError
 from interp.model.saving import save_checkpoint
+from interp.statistics.intervals import Method, caption
 from probes.cliff.example_selection import REFUSAL, SELECTORS, select
 from probes.cliff.fine_tuning import FineTuningPlan, fine_tune, fine_tuning_cost
 from probes.cliff.forced_stop import natural_stop
@@ -92,7 +93,7 @@ class TrainedCopy:
         head = (
             f"Refusal of held-out requests before and after fine-tuning on {self.refused} of "
             f"{self.out_of} harmful requests ({share} %, chosen by {self.selector}) and "
-            f"{self.kept} harmless ones (shares with 95 % Wilson intervals):"
+            f"{self.kept} harmless ones (shares with {caption(Method.WILSON, over='requests')}):"
         )
         return [
             head,
