@@ -31,7 +31,10 @@ def patching(named: bool = True, effect: float = 12.0) -> HeadPatching:
     both = [
         value
         for share in (0.4, 0.2, 1.0, 0.25, 0.1)
-        for value in (share, (share - 0.1, share + 0.1))
+        for value in (
+            share,
+            Interval((share - 0.1, share + 0.1), Method.BOOTSTRAP, "requests"),
+        )
     ]
     return HeadPatching(
         pd.DataFrame(rows) if effect > 1 else pd.DataFrame(),

@@ -129,7 +129,7 @@ def test_the_draws_of_the_bootstrap_stay_the_same() -> None:
         [-0.0435612709893572, 0.023227392592536845, -0.18819506176510226, 0.3733500498215002,
          -0.41159729736397915, 0.20691702468745246], rel=1e-12
     )  # fmt: skip
-    row = found.frame(3).loc[10, ["harmful_low", "harmless_high", "difference_low"]]
-    assert row.tolist() == pytest.approx(
+    point = found.points(3)[10]
+    assert [point.harmful_low, point.harmless_high, point.difference_low] == pytest.approx(
         [0.330803987052242, 0.6998256910349341, -0.29646144467637003], rel=1e-12
     )
