@@ -3,6 +3,7 @@
 # Any Hugging Face causal language model does; an organism needs no download and its truth is known.
 
 # %%
+import mechguard as mg
 
 checkpoint = mg.load("organism:bb-plain")
 print(checkpoint.anatomy.layers[0])

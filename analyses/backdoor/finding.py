@@ -27,7 +27,7 @@ from analyses.backdoor.verdict import NOTHING, inverted, summary, verdict
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from analyses.shared.reports import NotMeasured, as_json
-from analyses.shared.row_tables import rows_of_table, table_of
+from analyses.shared.tables import frame_of, rows_of
 from probes.backdoors.detectors.defection import Defection
 from probes.backdoors.detectors.detectors import NOT_WORKING, Readings
 from probes.backdoors.search.budget import Budget
@@ -276,7 +276,7 @@ def _defection(found: Defection | None) -> DefectionBlock | NotMeasured:
 def _sink_heads(readings: Readings | NotMeasured) -> tuple[SinkHeadRow, ...]:
     if isinstance(readings, NotMeasured) or readings.sink is None:
         return ()
-    return rows_of_table(readings.sink.heads, SinkHeadRow)
+    return rows_of(readings.sink.heads, SinkHeadRow)
 
 
 def _sink_score(readings: Readings | NotMeasured) -> SinkScore | NotMeasured:
@@ -298,12 +298,12 @@ def _sink_score(readings: Readings | NotMeasured) -> SinkScore | NotMeasured:
 def _tables(rows: _Rows, readings: Readings | NotMeasured) -> dict[str, pd.DataFrame]:
     patched = pd.DataFrame() if isinstance(readings, NotMeasured) else head_shares.table(readings)
     return {
-        "trials": table_of(rows.trials),
-        "motifs": table_of(rows.motifs),
-        "effects": table_of(rows.effects),
-        "targets": table_of(rows.targets),
-        "beams": table_of(rows.beams),
-        "heads": table_of(_sink_heads(readings)),
+        "trials": frame_of(rows.trials),
+        "motifs": frame_of(rows.motifs),
+        "effects": frame_of(rows.effects),
+        "targets": frame_of(rows.targets),
+        "beams": frame_of(rows.beams),
+        "heads": frame_of(_sink_heads(readings)),
         "patched_heads": patched,
     }
 

@@ -12,7 +12,7 @@ from analyses.report.panel import Panel
 from analyses.report.text import estimate, number, token
 from analyses.report.theme import ACCENT, BLUE
 from analyses.shared.reports import NotMeasured
-from analyses.shared.row_tables import rows_of_table
+from analyses.shared.tables import rows_of
 from interp.statistics.intervals import Method, caption
 from probes.backdoors.detectors.detectors import Readings
 from probes.backdoors.heads.head_patching import LEAST_SHARE, Together
@@ -51,7 +51,7 @@ def section(readings: Readings) -> HeadPatchingSection | NotMeasured:
         strings=found.strings,
         named=tuple(f"{layer}.{head}" for layer, head in found.named),
         together=None if together is None else _named_together(together),
-        heads=rows_of_table(table(readings).head(_SHOWN), PatchedHeadRow),
+        heads=rows_of(table(readings).head(_SHOWN), PatchedHeadRow),
     )
 
 

@@ -14,8 +14,8 @@ from analyses.bigram_backcopy.report import (
 )
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
-from analyses.shared.frames import frame
 from analyses.shared.reports import as_json
+from analyses.shared.tables import frame_of
 
 FORMAT_VERSION: Literal[1] = 1
 
@@ -64,7 +64,10 @@ def build(
     provenance: TrainingProvenance,
 ) -> BigramBackcopyFinding:
     """Put the finding together; no model runs here."""
-    tables = {"dynamics": frame(dynamics, CurvePoint), "summary": frame(summary, TrainedModel)}
+    tables = {
+        "dynamics": frame_of(dynamics, CurvePoint),
+        "summary": frame_of(summary, TrainedModel),
+    }
     report = BigramBackcopyReport(
         kind="bigram_backcopy",
         format_version=FORMAT_VERSION,

@@ -24,7 +24,7 @@ from analyses.cliff.verdict import verdict
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
 from analyses.shared.reports import NotMeasured, as_json
-from analyses.shared.row_tables import table_of
+from analyses.shared.tables import frame_of
 from probes.cliff.example_selection import SELECTORS, select
 from probes.cliff.rows import AblationCondition, HeadEffect, NaturalStop
 from probes.heads.head_ablation import Head
@@ -123,13 +123,13 @@ def build(
     )
     report = replace(report, verdict=verdict(plain(as_json(report))))
     tables = {
-        "forced_stop": table_of(found.forced),
-        "trajectory": table_of(curve),
-        "heads": table_of(found.heads.heads),
-        "ablations": table_of(found.heads.conditions),
-        "pairs": table_of(found.heads.pairs),
+        "forced_stop": frame_of(found.forced),
+        "trajectory": frame_of(curve),
+        "heads": frame_of(found.heads.heads),
+        "ablations": frame_of(found.heads.conditions),
+        "pairs": frame_of(found.heads.pairs),
         "prompts": found.judged,
-        "selectors": table_of(selectors),
+        "selectors": frame_of(selectors),
     }
     return CliffFinding(plain(as_json(report)), tables, trained)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from analyses.report.panel import Drawing
 from analyses.shared.finding import Finding
-from analyses.shared.frames import frame
 from analyses.shared.reports import NotMeasured, as_json
+from analyses.shared.tables import frame_of
 from analyses.sinks import tables
 from analyses.sinks.causal import CausalEffects
 from analyses.sinks.domains import domain_head_rows, domain_rows
@@ -113,13 +113,13 @@ def build(
 
 def _frames(report: SinkReport) -> dict[str, pd.DataFrame]:
     return {
-        "heads": frame(report.heads, HeadRow),
-        "layers": frame(report.layers, LayerRow),
-        "massive_activations": frame(report.massive_activations, MassiveRow),
-        "positions": frame(report.positions, PositionRow),
-        "sink_tokens": frame(report.sink_tokens, TokenRow),
-        "domains": frame(report.domains, DomainRow),
-        "domain_heads": frame(report.domain_heads, DomainHeadRow),
+        "heads": frame_of(report.heads, HeadRow),
+        "layers": frame_of(report.layers, LayerRow),
+        "massive_activations": frame_of(report.massive_activations, MassiveRow),
+        "positions": frame_of(report.positions, PositionRow),
+        "sink_tokens": frame_of(report.sink_tokens, TokenRow),
+        "domains": frame_of(report.domains, DomainRow),
+        "domain_heads": frame_of(report.domain_heads, DomainHeadRow),
     }
 
 

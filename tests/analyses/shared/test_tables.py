@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import pytest
+
 from analyses.shared.reports import NotMeasured
-from analyses.shared.tables import frame_of
+from analyses.shared.tables import frame_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,12 @@ class _Row:
     share: float | NotMeasured
     interval: tuple[float, float] | None
     share_interval: tuple[float, float] | NotMeasured
+
+
+@dataclass(frozen=True)
+class _Pair:
+    name: str
+    value: float
 
 
 _ABSENT = NotMeasured("nothing was asked")
@@ -32,3 +40,11 @@ def test_columns_of_intervals_are_there_where_no_row_has_one() -> None:
     frame = frame_of([_Row("a", 3, 0.5, None, _ABSENT)])
     assert frame[["low", "high", "share_low", "share_high"]].isna().all(axis=None)
     assert len(frame_of([])) == 0
+    assert list(frame_of([], _Row)) == list(frame)
+
+
+def test_rows_come_back_from_a_table() -> None:
+    rows = (_Pair("a", 1.0), _Pair("b", 2.0))
+    assert rows_of(frame_of(rows), _Pair) == rows
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        rows_of(frame_of(rows).assign(other=1), _Pair)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from words import documents, wordy
 
-from analyses.shared.frames import frame
+from analyses.shared.tables import frame_of
 from analyses.sinks.causal import CausalEffects
 from analyses.sinks.domains import domain_head_rows, domain_rows
 from analyses.sinks.measure import Measurements
@@ -31,7 +31,7 @@ def _measurements(mass: NDArray[Any], names: tuple[str, ...] = ("code", "prose")
 
 
 def domain_heads(found: Measurements, effects: CausalEffects | None, seed: int) -> pd.DataFrame:
-    return frame(domain_head_rows(found, effects, seed), DomainHeadRow)
+    return frame_of(domain_head_rows(found, effects, seed), DomainHeadRow)
 
 
 @pytest.fixture
