@@ -58,7 +58,21 @@ def generated(kind: str) -> dict[str, Any]:
         _close(part)
     found["properties"] |= _ADDED
     found["required"] += list(_ADDED)
-    return {"$schema": _DIALECT, **found}
+    return {"$schema": _DIALECT, **_in_order(found)}
+
+
+def _in_order(part: Any) -> Any:
+    """With the values of every enumeration sorted.
+
+    Python takes two `Literal | None` for one if they hold the same values, so their order depends
+    on which of them was imported first.
+    """
+    if isinstance(part, dict):
+        return {
+            key: sorted(value, key=str) if key == "enum" else _in_order(value)
+            for key, value in part.items()
+        }
+    return [_in_order(one) for one in part] if isinstance(part, list) else part
 
 
 def _close(part: dict[str, Any]) -> None:
