@@ -30,7 +30,6 @@ from probes.directions.directions import difference_in_means
 from probes.scorers import Judge
 
 Found = Callable[[str], RefusalFinding]
-SEEDS = [pytest.param(f"@seed={seed}", marks=pytest.mark.slow) for seed in (1, 2)]
 
 
 def assert_refuses_by_one_direction(report: dict[str, Any], turned: tuple[int, ...]) -> None:
@@ -76,9 +75,8 @@ def assert_refuses_by_one_direction(report: dict[str, Any], turned: tuple[int, .
         assert areas[layer] >= 0.98 and tags[layer] >= 0.95
 
 
-@pytest.mark.parametrize("seed", ["", *SEEDS])
-def test_chat_refuses_by_one_direction_apart_from_harmfulness(found: Found, seed: str) -> None:
-    assert_refuses_by_one_direction(found(f"chat{seed}").to_dict(), (1, 2))
+def test_chat_refuses_by_one_direction_apart_from_harmfulness(found: Found) -> None:
+    assert_refuses_by_one_direction(found("chat").to_dict(), (1, 2))
 
 
 @pytest.mark.slow
@@ -117,9 +115,8 @@ def test_latent_guard_is_in_the_report(found: Found) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["", "@seed=1", "@seed=2"])
-def test_latent_guard_tells_which_jailbreak_erases_harmfulness(seed: str) -> None:
-    keep, erase = (guarded(f"jailbreak-{kind}{seed}") for kind in ("keep", "erase"))
+def test_latent_guard_tells_which_jailbreak_erases_harmfulness() -> None:
+    keep, erase = (guarded(f"jailbreak-{kind}") for kind in ("keep", "erase"))
     assert keep.auroc >= 0.95 and erase.auroc <= 0.75
     assert erase.interval[1] + 0.1 < keep.interval[0]
     assert keep.on == erase.on and keep.on.startswith("jailbroken prompts")

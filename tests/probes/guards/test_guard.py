@@ -148,14 +148,6 @@ def test_keep_and_erase_are_told_apart(method: Method) -> None:
     assert jailbreak_auroc("jailbreak-erase", method) <= 0.75
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_keep_and_erase_of_other_seeds(seed: int) -> None:
-    for method in ("centred", "paper"):
-        assert jailbreak_auroc(f"jailbreak-keep@seed={seed}", method) >= 0.95
-        assert jailbreak_auroc(f"jailbreak-erase@seed={seed}", method) <= 0.75
-
-
 def test_probabilities_and_figures_on_held_out_prompts() -> None:
     guard = fitted()
     assert guard.score(messages("harmful")[0]).probability is None
