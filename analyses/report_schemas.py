@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.registry import analysis, every_analysis
+from analyses.shared.reports import DataEntry
 from interp.resume.files import write_atomically
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -84,6 +85,8 @@ def _close(part: dict[str, Any]) -> None:
 
 def _of_several() -> dict[str, Any]:
     """A report of several findings; each of them follows the schema of its kind."""
+    from pydantic import TypeAdapter
+
     single = [kind for kind in kinds() if kind != "report"]
     return {
         "$schema": _DIALECT,
@@ -94,6 +97,7 @@ def _of_several() -> dict[str, Any]:
             "format_version": {"const": 1},
             "verdict": {"type": "string"},
             "provenance": {"type": "object"},
+            "data": {"type": "array", "items": TypeAdapter(DataEntry).json_schema()},
             "findings": {
                 "type": "object",
                 "properties": {kind: {"$ref": f"{kind}.json"} for kind in single},
@@ -108,6 +112,7 @@ def _of_several() -> dict[str, Any]:
             "format_version",
             "verdict",
             "provenance",
+            "data",
             "findings",
             "not_measured",
             "caveats",

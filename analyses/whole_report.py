@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from analyses.report.writing import write
 from analyses.shared.analysis import Analysis, Facts, ReportInputs
 from analyses.shared.data import PromptData, TextData, domains_of, labelled, organism_of
 from analyses.shared.finding import Finding
-from analyses.shared.running import Progress
+from analyses.shared.reports import DataEntry
+from analyses.shared.running import Progress, data_of
 from interp.checkpoint import Checkpoint
+from interp.data.prompt_sets import PromptSet
 from interp.data.rows import Texts
 from interp.errors import InputError
 from steering.policy.policy import Policy
@@ -137,7 +139,13 @@ def report(
     found, absent = _run(inputs, minutes, insist)
     if not found:
         raise InputError(f"nothing could be measured on {checkpoint.name}: {_listed(absent)}")
-    return _together(found, absent)
+    return _together(found, absent, given_data(inputs.texts, inputs.prompts))
+
+
+def given_data(texts: Sequence[Texts], prompts: Mapping[str, PromptSet]) -> tuple[DataEntry, ...]:
+    """What a report is made from, as it was given: texts by domain and prompts by label."""
+    read = (DataEntry(one.name, one.sha256, len(one.documents)) for one in texts)
+    return (*read, *data_of(prompts))
 
 
 def _texts(checkpoint: Checkpoint, texts: TextData) -> list[Texts]:
@@ -194,12 +202,15 @@ def _listed(absent: Mapping[str, str]) -> str:
     return "; ".join(f"{kind} ({why.rstrip('.')})" for kind, why in absent.items()) + "."
 
 
-def _together(found: Sequence[Finding], absent: Mapping[str, str]) -> ModelReport:
+def _together(
+    found: Sequence[Finding], absent: Mapping[str, str], data: Sequence[DataEntry]
+) -> ModelReport:
     whole: dict[str, Any] = {
         "kind": "report",
         "format_version": FORMAT_VERSION,
         "verdict": " ".join(finding.verdict for finding in found),
         "provenance": found[0].report["provenance"],
+        "data": [asdict(entry) for entry in data],
         "findings": {finding.kind: finding.report for finding in found},
         "not_measured": dict(absent),
         "caveats": [f"Not measured: {_listed(absent)}"] if absent else [],

@@ -149,9 +149,9 @@ def _model(provenance: dict[str, Any]) -> Any:
 
 def _digests(report: dict[str, Any]) -> list[str] | None:
     """SHA-256 of all data that a report was made from, sorted; None if it names none."""
-    findings = (report.get("findings") or {}).values()
-    entries = [entry for one in (report, *findings) for entry in _provenance(one).get("data") or []]
-    return _sorted([str(entry["sha256"]) for entry in entries if entry.get("sha256")])
+    # A report of several findings names what it was given; their parts follow from that.
+    entries = report.get("data") if "findings" in report else _provenance(report).get("data")
+    return _sorted([str(entry["sha256"]) for entry in entries or [] if entry.get("sha256")])
 
 
 def _sorted(digests: Sequence[str] | None) -> list[str] | None:

@@ -67,12 +67,14 @@ def report(
         )
     domains = options.domains(model, texts)
     prompts = _prompts(harmful, harmless, over_refusal, jailbroken)
-    options.claim(out, "report", model, overwrite)
+    from analyses.whole_report import given_data
+    from analyses.whole_report import report as run
+
+    data = [entry.sha256 for entry in given_data(domains, prompts)]
+    options.claim(out, "report", model, overwrite, data)
     load = (dtype, device, revision, trust_remote_code)
     checkpoint = options.load_checkpoint(model, *load)
     _require_usable(checkpoint, prompts, bool(policy), limit)
-    from analyses.whole_report import report as run
-
     sinks: dict[str, Any] = {
         "length": length,
         "max_sequences": max_sequences,
