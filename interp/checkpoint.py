@@ -59,7 +59,7 @@ class Checkpoint(LoadedModel):
         Args:
             messages: a text, or messages with `role` and `content` that end with the user's.
             max_new_tokens: most tokens of the reply.
-            policy: steers the reply, such as a `steering.Policy` or what `steering.compose` gives.
+            policy: steers the reply, such as a `steering.Policy` or what `mechguard.compose` gives.
             **template: further arguments of the chat template, such as `enable_thinking`.
 
         Returns:
@@ -72,7 +72,7 @@ class Checkpoint(LoadedModel):
         """
         require_type(max_new_tokens, int, "max_new_tokens")
         if policy is not None:
-            require_type(policy, SteeringPolicy, "policy", "read one with steering.Policy.load")
+            require_type(policy, SteeringPolicy, "policy", "read one with mechguard.Policy.load")
         rows = self.rows(messages, **template)
         if len(rows) != 1:
             raise InputError(

@@ -51,7 +51,7 @@ def backdoor(
     The quantities and their sources are in `docs/backdoors.md`.
 
     Args:
-        checkpoint: from `interp.load`, with a chat template.
+        checkpoint: from `mechguard.load`, with a chat template.
         data: harmless and harmful requests: prompts with these labels, files of such, or a
             mapping of label to prompts or files; without any, an organism's own or the built-in
             ones. Also the requests of `analyses.backdoor.material`.

@@ -63,7 +63,7 @@ def interaction(
     The quantities and their sources are in `docs/self_report.md`.
 
     Args:
-        checkpoint: from `interp.load`, with a chat template.
+        checkpoint: from `mechguard.load`, with a chat template.
         first: applied before the second, so that where both stand in front it is the nearer one. A
             string is put in front of the request.
         second: the other. A `Switch` may be an edit, such as an adapter that is enabled meanwhile

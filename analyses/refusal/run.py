@@ -65,7 +65,7 @@ def refusal(
     The quantities and their sources are in `docs/refusal.md`.
 
     Args:
-        checkpoint: from `interp.load`, with a chat template.
+        checkpoint: from `mechguard.load`, with a chat template.
         data: prompts with the labels `harmful`, `harmless` and `alarming` (see
             `analyses.shared.data`), or already split, from `analyses.refusal.material`; None for an
             organism's own or the built-in ones.
@@ -86,7 +86,7 @@ def refusal(
         NumericalError: NaN or infinity where a number is reported.
     """
     watch = Stopwatch()
-    require_type(checkpoint, Checkpoint, "checkpoint", "load one with interp.load(source)")
+    require_type(checkpoint, Checkpoint, "checkpoint", "load one with mechguard.load(source)")
     _require_layers(checkpoint, layers)
     if isinstance(data, RefusalPrompts):
         material = data

@@ -51,7 +51,7 @@ def self_report(
     The quantities and their sources are in `docs/self_report.md`.
 
     Args:
-        checkpoint: from `interp.load`, with a chat template.
+        checkpoint: from `mechguard.load`, with a chat template.
         reference: reference model, trained alike with the trigger as often and without its effect;
             else the base model. Without one nothing is claimed.
         questions: of `questions_of`; the built-in ones if None.
@@ -77,7 +77,7 @@ def self_report(
     require_type(
         questions, (Questions, NoneType), "questions", "make them with questions_of(files)"
     )
-    require_type(reference, (Checkpoint, NoneType), "reference", "load it with interp.load")
+    require_type(reference, (Checkpoint, NoneType), "reference", "load it with mechguard.load")
     asked, more = questions or Questions(), template or {}
     if trigger is not None and not asked.free:
         raise InputError("a trigger is looked for in free answers; ask free questions too.")

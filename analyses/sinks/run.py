@@ -43,7 +43,7 @@ def sinks(
     The quantities and their sources are in `docs/quantities.md`.
 
     Args:
-        checkpoint: from `interp.load`.
+        checkpoint: from `mechguard.load`.
         data: text files (each a domain), documents, or documents by domain, in the forms of
             `analyses.shared.data`; None takes an organism's own.
         token_ids: instead of `data`, rows of token ids by domain (for a model without tokenizer).

@@ -89,7 +89,7 @@ def steering(
         InputError: no policy, or one of another model, or prompts that cannot be used.
     """
     watch = Stopwatch()
-    require_type(checkpoint, Checkpoint, "checkpoint", "load one with interp.load(source)")
+    require_type(checkpoint, Checkpoint, "checkpoint", "load one with mechguard.load(source)")
     names = _names(policies)
     for policy in policies:
         policy.require(checkpoint, allow=allow)

@@ -60,7 +60,7 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
 
     def __post_init__(self) -> None:
-        how = "read a file with interp.data.read_prompts(path, label)"
+        how = "read a file with mechguard.read_prompts(path, label)"
         require_type(self.prompts, tuple, "prompts", how)
         for prompt in self.prompts:
             require_type(prompt, Prompt, "a prompt of the set", how)

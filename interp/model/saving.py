@@ -1,4 +1,4 @@
-"""A checkpoint written to a folder that transformers and `interp.load` read."""
+"""A checkpoint written to a folder that transformers and `mechguard.load` read."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """Organisms: small trained models whose ground truth is known because we planted it.
 
-`path(name)` is a folder that transformers loads offline; `interp.load("organism:NAME")` uses it.
+`path(name)` is a folder that transformers loads offline; `mechguard.load("organism:NAME")` uses it.
 """
 
 from typing import TYPE_CHECKING

@@ -134,7 +134,7 @@ class Guard:
                 benign prompts for the rate.
             NumericalError: a state is NaN or infinite.
         """
-        require_type(checkpoint, Checkpoint, "checkpoint", "load one with interp.load(source)")
+        require_type(checkpoint, Checkpoint, "checkpoint", "load one with mechguard.load(source)")
         _require_classes(harmful, harmless)
         if benign is not None:
             _require_prompts(benign, "benign")
@@ -372,7 +372,7 @@ class Guard:
 
 
 def _require_prompts(given: PromptSet, name: str) -> None:
-    require_type(given, PromptSet, name, "read a file with interp.data.read_prompts(path, label)")
+    require_type(given, PromptSet, name, "read a file with mechguard.read_prompts(path, label)")
 
 
 def _require_classes(harmful: PromptSet, harmless: PromptSet) -> None:

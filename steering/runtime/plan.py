@@ -18,7 +18,7 @@ from steering.runtime.gates import Gate, depth
 from steering.runtime.operators import Operator
 from steering.runtime.span import Span
 
-HOW = "read one with steering.Policy.load(path, checkpoint)"
+HOW = "read one with mechguard.Policy.load(path, checkpoint)"
 
 
 @runtime_checkable
@@ -135,7 +135,7 @@ def planned(policy: Policies) -> Plan:
             if other is not each:
                 raise InputError(
                     f"policies {other.name} and {each.name} both edit {site.hook_name}; say in "
-                    "which order they act with steering.compose(first, second)."
+                    "which order they act with mechguard.compose(first, second)."
                 )
     require_distinct(policy)
     return _Together(tuple(policy))

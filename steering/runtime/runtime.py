@@ -47,13 +47,13 @@ def attach(
         InputError: the model is compiled or steered already, a policy belongs to another model,
             two policies share a site, or the strength does not fit.
     """
-    require_type(model, (Checkpoint, nn.Module), "model", "load one with interp.load(source)")
+    require_type(model, (Checkpoint, nn.Module), "model", "load one with mechguard.load(source)")
     require_uncompiled(model.model if isinstance(model, Checkpoint) else model)
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
     if is_steered(checkpoint.model):
         raise InputError(
             f"{checkpoint.name} is steered already; detach first, or give all policies at once as "
-            "steering.compose(first, second)."
+            "mechguard.compose(first, second)."
         )
     policies = planned(policy)
     for each in policies.policies:

@@ -53,7 +53,7 @@ def train(
         NumericalError: NaN or infinity.
     """
     options = options or Options()
-    require_type(checkpoint, Checkpoint, "checkpoint", "load one with interp.load(source)")
+    require_type(checkpoint, Checkpoint, "checkpoint", "load one with mechguard.load(source)")
     require_type(given, TrainingSet, "given", "make one of prompts with steering.TrainingSet(…)")
     require_type(options, Options, "options", "make them with steering.training.options.Options(…)")
     found = require_method(method)

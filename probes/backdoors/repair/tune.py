@@ -154,7 +154,7 @@ def repair(
 def save_repaired(
     checkpoint: Checkpoint, folder: str | Path, report: dict[str, Any] | None = None
 ) -> Path:
-    """Write a checkpoint that transformers and `interp.load` read: weights, tokenizer, report.
+    """Write a checkpoint that transformers and `mechguard.load` read: weights, tokenizer, report.
 
     The folder appears whole or not at all.
 

@@ -213,5 +213,5 @@ def test_published_sets_load(reference: Callable[[str], Path], file: str, count:
 def test_a_path_is_no_set_of_prompts() -> None:
     wrong: Any
     for wrong in ("mine.csv", ["a", "b"], ("a", "b")):
-        with pytest.raises(InputError, match=r"must be of type .*interp\.data\.read_prompts\(path"):
+        with pytest.raises(InputError, match=r"must be of type .*mechguard\.read_prompts\(path"):
             PromptSet(wrong)

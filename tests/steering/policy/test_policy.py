@@ -227,7 +227,7 @@ def test_what_is_no_policy_path_or_strength_is_refused(
     with pytest.raises(InputError, match=r"^a policy is the string 'runs/policy'"):
         compose(policy, wrong)
     wrong = "organism:chat"
-    with pytest.raises(InputError, match=r"^model is the string 'organism:chat', .* interp.load"):
+    with pytest.raises(InputError, match=r"^model is the string 'organism:chat', .*mechguard"):
         attach(wrong, policy)
     with (
         pytest.raises(InputError, match=r"^strength is the string 'strong'"),
