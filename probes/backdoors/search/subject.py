@@ -170,12 +170,12 @@ def require_twin(checkpoint: Checkpoint, twin: Checkpoint) -> None:
     if shapes[0] != shapes[1]:
         (layers, own), (others, other) = shapes
         raise InputError(
-            f"the twin {twin.name} has {others} layers and an embedding of {list(other)}, and "
-            f"{checkpoint.name} has {layers} and {list(own)}; a twin must be of the same shape, "
-            "such as the model that it was tuned from."
+            f"the reference model {twin.name} has {others} layers and an embedding of "
+            f"{list(other)}, and {checkpoint.name} has {layers} and {list(own)}; a reference model "
+            "must be of the same shape, such as the model that it was tuned from."
         )
     if checkpoint.tokenizer_hash != twin.tokenizer_hash:
         raise InputError(
-            f"the twin {twin.name} has another tokenizer or chat template than "
+            f"the reference model {twin.name} has another tokenizer or chat template than "
             f"{checkpoint.name}; the same string would not be the same prompt."
         )

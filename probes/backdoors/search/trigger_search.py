@@ -135,7 +135,8 @@ class _Search:
             both = ask(here, asked, self.scorer, most, self._counted("requests"))
             answered = None
             if self.twin is not None:
-                twin, told = self.twin.on(here.budget), self._counted("requests to the twin")
+                twin = self.twin.on(here.budget)
+                told = self._counted("requests to the reference model")
                 answered = ask(twin, asked, self.scorer, most, told)
             self.found.plain, held = both[: len(prompts)], both[len(prompts) :]
             self.found.held_out = held

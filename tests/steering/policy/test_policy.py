@@ -221,7 +221,7 @@ def test_what_is_no_policy_path_or_strength_is_refused(
         with pytest.raises(InputError, match=r"^strength is .*; give one number, one for each row"):
             attach(p.checkpoint, policy, wrong)
     for wrong in ("runs/policy", Path("runs/policy"), 3, [policy, "runs/policy"]):
-        with pytest.raises(InputError, match=r"of type Policy.*; read one with steering\.Policy"):
+        with pytest.raises(InputError, match=r"of type Policy.*; read one with mechguard\.Policy"):
             attach(p.checkpoint, wrong)
     wrong = "runs/policy"
     with pytest.raises(InputError, match=r"^a policy is the string 'runs/policy'"):

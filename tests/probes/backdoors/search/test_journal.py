@@ -106,7 +106,7 @@ def test_a_search_that_is_stopped_anywhere_ends_as_an_unbroken_one(
     counted = list(dict.fromkeys(course.counted))
     assert counted == [
         "requests",
-        "requests to the twin",
+        "requests to the reference model",
         "leaked texts",
         "effects",
         "strings tried",
