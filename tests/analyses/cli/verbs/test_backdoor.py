@@ -139,7 +139,7 @@ def test_a_stopped_command_goes_on_and_leaves_nothing(
     # Another checkpoint, or another question, has a folder of its own.
     few = ("--out", tmp_path / "other", "--budget", "2000")
     assert run("organism:clean", "--candidates", named, *QUICK, *few).exit_code == 0
-    assert run(*call, *few).exit_code == 0
+    assert run(*call, *few, "--overwrite").exit_code == 0
     assert [path.name for path in unfinished.iterdir()] == [own.name]
     result = run(*call, "--out", tmp_path / "out", "--repair", tmp_path / "two")
     assert result.exit_code == 0, result.output
