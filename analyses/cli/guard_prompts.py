@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from analyses.shared.data import labelled, organism_of, with_builtin
 from interp import organisms
-from interp.data.named_sets import prompts_of
 from interp.data.prompt_sets import (
     PromptSet,
-    builtin,
     equalise,
     split_at_random,
     without_duplicates,
@@ -16,6 +15,7 @@ from interp.data.prompt_sets import (
 from interp.errors import InputError
 from probes.guards.threshold import benign_halves
 
+_LABELS = ("harmful", "harmless", "benign")
 _SHARES = (0.5, 0.2, 0.3)  # fitted on, calibrated on, tested on
 _SURFACE = 0.6  # AUROC above which the surface is worth a word
 # Benign traffic of an organism: not its jailbreaks and triggers, which are attacks.
@@ -76,19 +76,18 @@ def guard_prompts(
             "give both --harmful and --harmless, or neither: prompts of one source against those "
             "of another would be told apart by their source."
         )
-    if harmful and harmless:
-        chosen = _of_files(
-            prompts_of(harmful, "harmful") + prompts_of(harmless, "harmless"), equal, seed, limit
-        )
-    elif model.startswith("organism:"):
-        chosen = _organism(model.removeprefix("organism:"), limit)
+    given = labelled({"harmful": harmful, "harmless": harmless, "benign": benign}, _LABELS)
+    organism = organism_of(model)
+    if "harmful" in given:
+        chosen = _of_files(given["harmful"] + given["harmless"], equal, seed, limit)
+    elif organism is not None:
+        chosen = _organism(organism, limit)
     else:
-        own = builtin()
-        chosen = _parted(own.of("harmful"), own.of("harmless"), seed, limit)
+        own = with_builtin({}, "harmful", "harmless")
+        chosen = _separated(own["harmful"], own["harmless"], seed, limit)
     chosen = _cautioned(chosen, _surface(chosen.harmful, chosen.harmless, "of the fit"))
-    if benign:
-        given = _first(prompts_of(benign, "benign"), limit)
-        chosen = _with_benign(chosen, given, fpr, seed)
+    if "benign" in given:
+        chosen = _with_benign(chosen, _first(given["benign"], limit), fpr, seed)
         return _cautioned(
             chosen, _surface(chosen.test_harmful, chosen.test_benign, "and benign ones of the test")
         )
@@ -145,7 +144,7 @@ def _surface(harmful: PromptSet, harmless: PromptSet, which: str) -> list[str]:
 def _of_files(prompts: PromptSet, equal: bool, seed: int, limit: int | None) -> GuardPrompts:
     """Prompts of files, freed from surface differences unless that is switched off."""
     if not equal:
-        return _parted(prompts.of("harmful"), prompts.of("harmless"), seed, limit)
+        return _separated(prompts.of("harmful"), prompts.of("harmless"), seed, limit)
     (different,) = without_duplicates(prompts)
     if len(different.labels) < 2:
         raise InputError(
@@ -153,7 +152,7 @@ def _of_files(prompts: PromptSet, equal: bool, seed: int, limit: int | None) -> 
             "a prompt; give files that differ."
         )
     freed = equalise(different)
-    made = _parted(freed.prompts.of("harmful"), freed.prompts.of("harmless"), seed, limit)
+    made = _separated(freed.prompts.of("harmful"), freed.prompts.of("harmless"), seed, limit)
     surface = {
         "dropped": freed.dropped,
         "length_auroc": list(freed.length_auroc),
@@ -168,7 +167,9 @@ def _of_files(prompts: PromptSet, equal: bool, seed: int, limit: int | None) -> 
     return _cautioned(replace(made, surface=surface), [caveat])
 
 
-def _parted(harmful: PromptSet, harmless: PromptSet, seed: int, limit: int | None) -> GuardPrompts:
+def _separated(
+    harmful: PromptSet, harmless: PromptSet, seed: int, limit: int | None
+) -> GuardPrompts:
     parts = split_at_random(_first(harmful, limit) + _first(harmless, limit), _SHARES, seed)
     for name, part in zip(("fit", "calibrate", "test"), parts, strict=True):
         if set(part.labels) != {"harmful", "harmless"}:
