@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         policy().save(Path(folder))
-        verb = "import typer; from analyses.cli.serve import serve; typer.run(serve)"
+        verb = "import typer; from analyses.cli.artefacts.serve import serve; typer.run(serve)"
         given = ["--port", "0", "--max-batch", options.max_batch, "--max-queue", options.requests]
         command = [sys.executable, "-c", verb, NAME, "--policy", folder, *map(str, given)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

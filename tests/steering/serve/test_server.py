@@ -222,7 +222,7 @@ def test_what_cannot_be_served_is_refused(served: tuple[str, Any]) -> None:
     assert hooks(checkpoint().model) == before and not is_steered(checkpoint().model)
 
 
-_RUN = "import typer; from analyses.cli.serve import serve; typer.run(serve)"
+_RUN = "import typer; from analyses.cli.artefacts.serve import serve; typer.run(serve)"
 
 
 @pytest.mark.slow
