@@ -242,6 +242,7 @@ def test_table_writes_the_report_and_fails_on_a_miss(
 
     monkeypatch.setattr("analyses.bigram_backcopy.dynamics.bigram_backcopy", quick)
     command = ["table", "--seeds", "0", "--variants", "plain,head", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["mechguard", "organisms", *command])
     with options.HELD:
         result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert isinstance(result.exception, CheckError) and "2 of 2" in str(result.exception)
@@ -250,7 +251,7 @@ def test_table_writes_the_report_and_fails_on_a_miss(
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json", "tables"}
     assert (tmp_path / "tables" / "bigram_backcopy" / "summary.csv").exists()
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert report["provenance"]["command"].startswith("mechguard ")
+    assert report["provenance"]["command"].startswith("mechguard organisms table --seeds 0")
 
 
 def test_table_claims_its_folder_before_it_trains(

@@ -291,7 +291,7 @@ def test_what_is_no_checkpoint_or_training_set_is_refused(
     read: Captured, as_users_call: None
 ) -> None:
     wrong: Any = "organism:chat"
-    with pytest.raises(InputError, match=r"^checkpoint is the string .*interp\.load"):
+    with pytest.raises(InputError, match=r"^checkpoint is the string .*mechguard\.load"):
         train(wrong, read.given)
     wrong = "harm.csv"
     with pytest.raises(InputError, match=r"^given is the string 'harm.csv', .*TrainingSet"):
