@@ -292,7 +292,9 @@ def test_wrong_types_are_told(tmp_path: Path, as_users_call: None) -> None:
         Guard.fit(organism(), wrong, own)
     with pytest.raises(InputError, match=r"^benign is the string 'harm\.csv', .*read_prompts"):
         Guard.fit(organism(), prompts("harmful", "train"), own, benign=wrong)
-    with pytest.raises(InputError, match=r"^checkpoint is the string 'harm\.csv', .*mechguard\.load"):
+    with pytest.raises(
+        InputError, match=r"^checkpoint is the string 'harm\.csv', .*mechguard\.load"
+    ):
         Guard.fit(wrong, own, own)
     guard = fitted()
     with pytest.raises(InputError, match=r"^prompts is the string .*read_prompts"):
