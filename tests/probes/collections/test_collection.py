@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from test_stored import collected
+from test_collection import collected
 collected(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
