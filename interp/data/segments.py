@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from interp.checks import named
+from interp.data.prompt_sets import Message
 from interp.data.rows import Row, bos_prefix
 from interp.errors import InputError, first_line
 from interp.model.loaded import LoadedModel
 
-Message = Mapping[str, Any]
 Conversation = str | Sequence[Message]
 """A text, which is the user's one message, or messages with `role` and `content`."""
 Span = tuple[int, int]
