@@ -53,6 +53,18 @@ Reference = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the report of another run in the folder.")
 ]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        help="What may differ from the model that an artefact was made on: fingerprint (weights, "
+        "config, dtype, adapter), tokenizer_hash (tokenizer, template), or one of these parts.",
+        show_default=False,
+    ),
+]
+AnyModel = Annotated[
+    bool, typer.Option("--any-model", help="Take artefacts that name no model they were made on.")
+]
 TextFiles = Annotated[
     list[str] | None,
     typer.Option(
@@ -169,6 +181,11 @@ def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
             f"--chat-template {template} is neither `plain` nor a readable file ({error})."
         ) from error
     return with_chat_template(checkpoint, source)
+
+
+def allowed(allow: Sequence[str] | None, any_model: bool) -> tuple[str, ...]:
+    """What `--allow` and `--any-model` name, as `interp.model.origin` takes it."""
+    return (*(allow or ()), *(["origin"] if any_model else []))
 
 
 def domains(model: str, files: list[str] | None) -> list["Texts"]:

@@ -38,7 +38,7 @@ from interp.checks import require_type
 from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
 from interp.generation import Edit, next_logits
-from interp.model.artifacts import origin
+from interp.model.origin import origin
 from probes.directions.directions import Direction, Directions, difference_in_means
 from probes.directions.selection import Selection
 from probes.scorers import Judge, RefusalTokens, refusal_log_odds

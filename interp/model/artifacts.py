@@ -6,7 +6,7 @@ model, site and template it belongs to. Nothing is ever unpickled.
 
 import json
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,15 +19,10 @@ from torch import Tensor
 
 from interp.checks import require_type
 from interp.errors import InputError, first_line
-from interp.model.loaded import LoadedModel
 from interp.resume.files import write_atomically
 
 FORMAT_VERSION = 1
 _HEADER = "mechguard"
-_BOUND = {
-    "fingerprint": "weights",
-    "tokenizer_hash": "tokenizer and chat template",
-}
 
 
 @dataclass(frozen=True)
@@ -51,20 +46,6 @@ def versions() -> dict[str, str]:
     # torch says which build it is, which the metadata of its package may leave out.
     own = {"python": platform.python_version(), "torch": str(torch.__version__)}
     return own | {name: version(name) for name in libraries}
-
-
-def origin(checkpoint: LoadedModel) -> dict[str, Any]:
-    """Which checkpoint something comes from."""
-    return {
-        "model": checkpoint.name,
-        "revision": checkpoint.revision,
-        "fingerprint": checkpoint.fingerprint,
-        "tokenizer_hash": checkpoint.tokenizer_hash,
-        "model_type": checkpoint.anatomy.model_type,
-        "dtype": str(checkpoint.dtype).removeprefix("torch."),
-        "width": checkpoint.anatomy.width,
-        "layers": checkpoint.anatomy.n_layers,
-    }
 
 
 def save(path: Path, artifact: Artifact) -> Path:
@@ -130,34 +111,3 @@ def load(path: Path, kind: str | None = None) -> Artifact:
         raise InputError(f"{path} holds a {found}, where a {kind} is needed.")
     meta = {name: value for name, value in header.items() if name not in ("format_version", "kind")}
     return Artifact(found, tensors, meta)
-
-
-def require_origin(
-    artifact: Artifact, checkpoint: LoadedModel | Mapping[str, Any], *, allow: Collection[str] = ()
-) -> None:
-    """Refuse an artefact that comes from another model or chat template.
-
-    Args:
-        artifact: with its `origin`.
-        checkpoint: it is to be used on, or the `origin` of what was captured from it.
-        allow: what may differ all the same, of `fingerprint` and `tokenizer_hash`. The width never
-            may.
-
-    Raises:
-        InputError: naming what differs and how to override it.
-    """
-    made = artifact.meta.get("origin", {})
-    here = origin(checkpoint) if isinstance(checkpoint, LoadedModel) else checkpoint
-    for key, what in _BOUND.items():
-        if key not in allow and made.get(key) != here[key]:
-            raise InputError(
-                f"this {artifact.kind} belongs to {made.get('model')}, whose {what} "
-                f"({made.get(key)}) are not those of {here['model']} ({here[key]}); make it for "
-                f'this checkpoint, or allow {key} to differ (in Python allow={{"{key}"}}, on the '
-                f"command line --allow {key})."
-            )
-    if made.get("width") not in (None, here["width"]):
-        raise InputError(
-            f"this {artifact.kind} is {made['width']} wide, but the residual stream of "
-            f"{here['model']} is {here['width']}."
-        )

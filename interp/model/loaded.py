@@ -4,7 +4,6 @@
 a `LoadedModel`, so that a checkpoint may import it.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import (
 
 from interp.errors import InputError, UnsupportedModelError
 from interp.model.anatomy import Anatomy
+from interp.model.identity import Identity, identity_of, tokenizer_hash
 from interp.model.modules import decoder_layers, final_norm, text_config
 from interp.model.sites import Site
 
@@ -108,28 +108,25 @@ class LoadedModel:
                 f"{site.name!r}; it has {', '.join(here.sites)}."
             )
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and values of all weights, 16 hex digits.
+    @property
+    def identity(self) -> Identity:
+        """What the checkpoint is, as it is now: weights that changed since are hashed anew.
 
-        A weight of more than 65,536 elements enters by an even sample of them and its sum, so that
-        a large checkpoint costs seconds.
+        Raises:
+            InputError: a weight lies on the meta device and has no values.
         """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(_sample(_offloaded(self.model, name) if tensor.is_meta else tensor))
-        return digest.hexdigest()[:16]
+        dtype = str(self.dtype).removeprefix("torch.")
+        return identity_of(self.model, self.tokenizer, dtype)
 
-    @cached_property
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the whole `identity`, 16 hex digits."""
+        return self.identity.digest
+
+    @property
     def tokenizer_hash(self) -> str | None:
-        """SHA-256 over the vocabulary, its post-processing and the chat template, 16 hex digits."""
-        if self.tokenizer is None:
-            return None
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = backend.to_str() if backend is not None else str(sorted(self.tokenizer.get_vocab()))
-        template = getattr(self.tokenizer, "chat_template", None)
-        return hashlib.sha256(f"{text}{template}".encode()).hexdigest()[:16]
+        """SHA-256 over the tokenizer and the chat template, 16 hex digits."""
+        return tokenizer_hash(self.tokenizer)
 
     def bridge(self) -> Any:
         """A `TransformerBridge` on a copy of this model, for circuits work.
@@ -150,35 +147,6 @@ def _counted(parameters: int) -> str:
     if parameters < 1e9:
         return f"{parameters / 1e6:.1f} M"
     return f"{parameters / 1e9:.1f} B"
-
-
-def _offloaded(model: PreTrainedModel, name: str) -> torch.Tensor:
-    """A weight that accelerate keeps in memory or on disk between forward passes.
-
-    Raises:
-        InputError: the weight has no values anywhere.
-    """
-    from accelerate.utils import align_module_device
-
-    path, _, own = name.rpartition(".")
-    module = model.get_submodule(path)
-    if not hasattr(module, "_hf_hook"):
-        raise InputError(
-            f"{name} lies on the meta device and has no values; load the checkpoint's weights."
-        )
-    with align_module_device(module, "cpu"):
-        tensor: torch.Tensor = getattr(module, own).detach()
-    return tensor
-
-
-def _sample(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().reshape(-1)
-    if flat.numel() > 65536:
-        step = flat.numel() // 65536
-        total = flat.double().sum() if flat.is_floating_point() else flat.sum()
-        flat = torch.cat([flat[::step].double(), total.double()[None]])
-    data: bytes = flat.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-    return data
 
 
 def vocabulary_size(checkpoint: LoadedModel) -> int:

@@ -18,11 +18,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from interp.errors import InputError, MechguardError, UnsupportedModelError, first_line
 from interp.model.anatomy import Anatomy, read_anatomy
 from interp.model.loaded import LoadedModel
+from interp.model.weights import read_from
 
 DTYPES = {
     "auto": "auto",
@@ -78,6 +79,8 @@ def from_files(
     tokenizer = tokenizer or load_tokenizer(
         path, revision=revision, trust_remote_code=trust_remote_code
     )
+    if device_map is None:
+        read_from(model, _folder(path, model, revision))
     commit = getattr(model.config, "_commit_hash", None)
     return LoadedModel(model, tokenizer, read_anatomy(model), name, revision or commit)
 
@@ -212,6 +215,14 @@ def _device(device: str | torch.device) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda was asked for, but torch finds no CUDA device here; use cpu.")
     return chosen
+
+
+def _folder(path: str, model: PreTrainedModel, revision: str | None) -> Path:
+    """Where the files of a folder or a hub id lie."""
+    if Path(path).is_dir():
+        return Path(path)
+    commit = getattr(model.config, "_commit_hash", None) or revision
+    return Path(cached_file(path, "config.json", revision=commit, local_files_only=True)).parent
 
 
 def _not_found(path: str, name: str, error: Exception) -> str:

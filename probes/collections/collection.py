@@ -25,7 +25,8 @@ from interp.capture.store import Activations, StoredActivations
 from interp.checkpoint import Checkpoint
 from interp.data.sources import csv_table
 from interp.errors import InputError
-from interp.model.artifacts import origin, versions
+from interp.model.artifacts import versions
+from interp.model.origin import origin
 from interp.resume.files import write_atomically
 from probes.collections.plan import CollectionPlan
 

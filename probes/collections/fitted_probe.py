@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.model import artifacts
-from interp.model.artifacts import Artifact, require_origin
+from interp.model.origin import require_origin
 from interp.model.sites import layer_ranges
 from probes.collections.collection import Collection
 from probes.estimators.aggregation import Aggregator, aggregator
@@ -69,7 +69,7 @@ class FittedProbe:
             "trained": torch.as_tensor(self.trained),
         }
         own = {"layers": list(self.layers), "aggregation": self.aggregation.settings()}
-        return artifacts.save(path, Artifact(_KIND, tensors, {**self.meta, **own}))
+        return artifacts.save(path, artifacts.Artifact(_KIND, tensors, {**self.meta, **own}))
 
     @classmethod
     def load(cls, path: Path) -> "FittedProbe":
@@ -95,7 +95,7 @@ class FittedProbe:
 
         Args:
             collection: of the same model, site and segment.
-            allow: what of the model may differ, of `fingerprint` and `tokenizer_hash`.
+            allow: what of the model may differ (`interp.model.origin.require_origin`).
 
         Raises:
             InputError: it is of another model, site or segment, or lacks a layer.
@@ -132,7 +132,7 @@ class FittedProbe:
             collection: of the same model, site and segment.
             label: column with the classes; that of the fit if None.
             positive: value that counts as positive; that of the fit if None.
-            allow: what of the model may differ, of `fingerprint` and `tokenizer_hash`.
+            allow: what of the model may differ (`interp.model.origin.require_origin`).
 
         Returns:
             `overall` and `by_source` (name to metrics, as of `metrics`), `left_out` (prompts that
@@ -175,7 +175,7 @@ class FittedProbe:
         return Monitor(self.aggregation, self.coef[0], self.intercept, batch)
 
     def _require(self, collection: Collection, allow: Names[str]) -> None:
-        require_origin(Artifact(_KIND, {}, self.meta), collection.meta["origin"], allow=allow)
+        require_origin(_KIND, self.meta, collection.meta["origin"], allow=allow)
         for key in ("site", "segment"):
             if self.meta[key] != collection.meta[key]:
                 raise InputError(

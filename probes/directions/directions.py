@@ -15,7 +15,8 @@ from torch import Tensor
 from interp.capture.prompt_states import PromptStates
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError, first_line
-from interp.model.artifacts import Artifact, load, require_origin, save
+from interp.model.artifacts import Artifact, load, save
+from interp.model.origin import require_origin
 from interp.model.sites import layer_ranges
 
 KIND = "direction"
@@ -97,14 +98,14 @@ class Direction:
         Args:
             path: of the artefact.
             checkpoint: when given, the direction must be its own.
-            allow: what may differ all the same (`interp.artifacts.require_origin`).
+            allow: what may differ all the same (`interp.model.origin.require_origin`).
 
         Raises:
             InputError: the file is damaged or of another kind, or belongs to another checkpoint.
         """
         artifact = load(path, KIND)
         if checkpoint is not None:
-            require_origin(artifact, checkpoint, allow=allow)
+            require_origin(KIND, artifact.meta, checkpoint, allow=allow)
         named = {"site", "layer", "position", "segment", "method", "residual_norm"}
         rest = {k: v for k, v in artifact.meta.items() if k not in (*named, "norm", "versions")}
         given = {name: artifact.meta[name] for name in named}

@@ -19,6 +19,7 @@ from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.model import artifacts
+from interp.model.origin import origin, require_origin
 from interp.model.sites import layer_ranges
 from probes.guards.conversations import Conversation, prompts_of
 from probes.guards.evaluation import Evaluation, evaluate
@@ -313,7 +314,7 @@ class Guard:
             InputError: the file cannot be written.
         """
         meta = {
-            "origin": artifacts.origin(self.checkpoint),
+            "origin": origin(self.checkpoint),
             "method": self.method,
             "site": SITE,
             "segment": "t_inst",
@@ -339,14 +340,14 @@ class Guard:
         Args:
             path: of the file.
             checkpoint: to guard.
-            allow: what may differ all the same, as in `interp.artifacts.require_origin`.
+            allow: what may differ all the same, as in `interp.model.origin.require_origin`.
 
         Raises:
             InputError: the file is missing or damaged, holds no guard, or belongs to another
                 model, chat template or number of layers.
         """
         artifact = artifacts.load(path, "guard")
-        artifacts.require_origin(artifact, checkpoint, allow=allow)
+        require_origin("guard", artifact.meta, checkpoint, allow=allow)
         meta = artifact.meta
         try:
             readout = Readout(

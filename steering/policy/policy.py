@@ -21,6 +21,7 @@ from interp.generation import Edit
 from interp.interventions.hooks import finite
 from interp.model import artifacts
 from interp.model.artifacts import Artifact
+from interp.model.origin import origin, require_named, require_origin
 from interp.model.sites import Site, layer_ranges
 from steering.runtime.gates import AlwaysOpen, Gate, depth, gate_from
 from steering.runtime.operators import Operator, require_operator
@@ -131,20 +132,20 @@ class Policy:
 
     def bound(self, checkpoint: Checkpoint, **meta: Any) -> "Policy":
         """The same policy with its checkpoint and further provenance written into it."""
-        return replace(self, meta={**self.meta, **meta, "origin": artifacts.origin(checkpoint)})
+        return replace(self, meta={**self.meta, **meta, "origin": origin(checkpoint)})
 
     def require(self, checkpoint: Checkpoint, *, allow: Collection[str] = ()) -> None:
         """Check that the policy suits a checkpoint, and belongs to it if it names its origin.
 
         Args:
             checkpoint: to be steered.
-            allow: what may differ all the same (`interp.artifacts.require_origin`).
+            allow: what may differ all the same (`interp.model.origin.require_origin`).
 
         Raises:
             InputError: another model or template, another width, or a site that does not exist.
         """
         if "origin" in self.meta:
-            artifacts.require_origin(self._artifact(), checkpoint, allow=allow)
+            require_origin(KIND, self.meta, checkpoint, allow=allow)
         if self.width != checkpoint.anatomy.width:
             raise InputError(
                 f"policy {self.name} is {self.width} wide, but the residual stream of "
@@ -186,11 +187,11 @@ class Policy:
         Args:
             path: the file, or the folder that holds it.
             checkpoint: when given, the policy must be its own.
-            allow: what may differ all the same (`interp.artifacts.require_origin`).
+            allow: what may differ all the same (`interp.model.origin.require_origin`).
 
         Raises:
-            InputError: the file is damaged, incomplete or of another kind, or the policy belongs to
-                another checkpoint.
+            InputError: the file is damaged, incomplete or of another kind, names no origin, or the
+                policy belongs to another checkpoint.
         """
         artifact = artifacts.load(_file(path), KIND)
         try:
@@ -200,6 +201,7 @@ class Policy:
                 f"{_file(path)} is no complete policy ({type(error).__name__}: {error}); make it "
                 "anew."
             ) from error
+        require_named(KIND, policy.meta, allow)
         if checkpoint is not None:
             policy.require(checkpoint, allow=allow)
         return policy

@@ -40,8 +40,8 @@ def attach(
         policy: one; several that share no site; or a composition (`compose`, `per_row`).
         strength: multiplies the policy: one number, one for each row, or [policies, rows]. Rows of
             strength 0 are left as they are.
-        allow: what may differ from the checkpoint that a policy names as its origin, of
-            `fingerprint` and `tokenizer_hash`.
+        allow: what may differ from the checkpoint that a policy names as its origin
+            (`interp.model.origin.require_origin`).
 
     Raises:
         InputError: the model is compiled or steered already, a policy belongs to another model,

@@ -17,7 +17,7 @@ from interp.data.prompt_sets import Prompt
 from interp.data.rows import Row, Rows
 from interp.errors import InputError
 from interp.generation import next_logits
-from interp.model.artifacts import origin
+from interp.model.origin import origin
 from probes.scorers import find_refusal_tokens, refusal_log_odds
 
 Progress = Callable[[str, int, int], None]

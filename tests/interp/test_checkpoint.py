@@ -134,22 +134,12 @@ def test_the_fingerprint_of_offloaded_weights_is_that_of_the_same_at_hand(
     whole = interp.load(folder)
     model = interp.load(folder).model
     accelerate.disk_offload(model, tmp_path / "offloaded", execution_device="cpu")
-    there = interp.load(model)
+    there = interp.load(model, tokenizer=whole.tokenizer)
     assert all(weight.is_meta for weight in model.parameters())
     assert there.fingerprint == whole.fingerprint
     empty = interp.load(tiny("llama").to("meta"))
     with pytest.raises(InputError, match="meta device and has no values"):
         _ = empty.fingerprint
-
-
-def test_the_fingerprint_of_a_large_weight() -> None:
-    """Only a sample of it is read, and its sum, so that an edit between the samples shows too."""
-    model = tiny("llama")
-    model.model.embed_tokens = torch.nn.Embedding(3000, 64)
-    before = interp.load(model).fingerprint
-    with torch.no_grad():
-        model.model.embed_tokens.weight[1234, 5] += 1.0
-    assert interp.load(model).fingerprint != before
 
 
 def test_the_tokenizer_hash() -> None:

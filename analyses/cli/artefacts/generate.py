@@ -50,14 +50,8 @@ def generate(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a prompt, with the decisions.")
     ] = False,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What may differ from the model that a policy was made on: fingerprint, "
-            "tokenizer_hash.",
-            show_default=False,
-        ),
-    ] = None,
+    allow: options.Allow = None,
+    any_model: options.AnyModel = False,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
@@ -75,7 +69,7 @@ def generate(
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    allowed = allow or ()
+    allowed = options.allowed(allow, any_model)
     policies = [Policy.load(path, checkpoint, allow=allowed) for path in policy or ()]
     decisions: dict[int, list[Decision]] = {}
     edit = None

@@ -127,14 +127,8 @@ def score(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line instead of a table.")
     ] = False,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What may differ from the model that the guard was made on: fingerprint, "
-            "tokenizer_hash.",
-            show_default=False,
-        ),
-    ] = None,
+    allow: options.Allow = None,
+    any_model: options.AnyModel = False,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
@@ -149,7 +143,7 @@ def score(
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    guard = Guard.load(file, checkpoint, allow=allow or ())
+    guard = Guard.load(file, checkpoint, allow=options.allowed(allow, any_model))
     with options.progress_bars() as progress:
         scores = guard.score_many(
             [prompt.messages for prompt in prompts],

@@ -119,17 +119,17 @@ def evaluate(
         str | None,
         typer.Option(help="Value that counts as positive.", show_default="that of the fit"),
     ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(help="fingerprint or tokenizer_hash: may differ from the probe's."),
-    ] = None,
+    allow: options.Allow = None,
+    any_model: options.AnyModel = False,
 ) -> None:
     """Test a probe on other prompts of the same model, overall and by source."""
     from probes.collections.collection import Collection
     from probes.collections.fitted_probe import FittedProbe
 
     probe = FittedProbe.load(file)
-    found = probe.evaluate(Collection.open(directory), label, positive, allow=allow or ())
+    found = probe.evaluate(
+        Collection.open(directory), label, positive, allow=options.allowed(allow, any_model)
+    )
     rows = {"all": found["overall"]} if len(found["by_source"]) > 1 else {}
     _table(f"{file} on {directory}", rows | found["by_source"])
     if found["left_out"]:

@@ -39,14 +39,8 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds that answers under way get on shutdown.", min=0)
     ] = 30.0,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What may differ from the model that a policy was made on: fingerprint, "
-            "tokenizer_hash.",
-            show_default=False,
-        ),
-    ] = None,
+    allow: options.Allow = None,
+    any_model: options.AnyModel = False,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
@@ -64,7 +58,7 @@ def serve(
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    allowed = allow or ()
+    allowed = options.allowed(allow, any_model)
     policies = [Policy.load(path, checkpoint, allow=allowed) for path in policy]
     run(
         checkpoint,

@@ -30,13 +30,6 @@ JailbrokenFiles = Annotated[
         "--jailbroken", help="Harmful prompts that the model answers; repeats.", show_default=False
     ),
 ]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="What may differ from the policy's model: fingerprint, tokenizer_hash.",
-        show_default=False,
-    ),
-]
 PromptLimit = Annotated[
     int | None, typer.Option("--limit", help="N prompts of each label only, evenly spaced.", min=1)
 ]
@@ -148,7 +141,8 @@ def evaluate(
     limit: PromptLimit = None,
     scorer: options.Scorer = None,
     thinking: Thinking = None,
-    allow: Allow = None,
+    allow: options.Allow = None,
+    any_model: options.AnyModel = False,
     overwrite: options.Overwrite = False,
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
@@ -176,7 +170,7 @@ def evaluate(
     checkpoint = options.load_checkpoint(
         model, dtype, device, revision, trust_remote_code, chat_template
     )
-    policies = load_policies(policy, checkpoint, allow or ())
+    policies = load_policies(policy, checkpoint, options.allowed(allow, any_model))
     with options.progress_bars() as progress:
         finding = steering(
             checkpoint,
@@ -185,7 +179,7 @@ def evaluate(
             scorer=None if scorer is None else judge_from(scorer),
             max_new_tokens=max_new_tokens,
             template={} if thinking is None else {"enable_thinking": thinking},
-            allow=allow or (),
+            allow=options.allowed(allow, any_model),
             seed=seed,
             command=options.command_line(),
             progress=progress,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyses.cli import options
-from analyses.cli.artefacts.steer import Allow, JailbrokenFiles, load_policies
+from analyses.cli.artefacts.steer import JailbrokenFiles, load_policies
 from analyses.cli.options import AttentionChoice, DtypeChoice
 from analyses.cli.verbs.refusal import HarmfulFiles, HarmlessFiles, NewTokens, OverRefusalFiles
 from interp.errors import InputError
@@ -44,7 +44,8 @@ def report(
         ),
     ] = None,
     jailbroken: JailbrokenFiles = None,
-    allow: Allow = None,
+    allow: options.Allow = None,
+    any_model: options.AnyModel = False,
     reference: options.Reference = None,
     minutes: Annotated[
         float, typer.Option(help="Minutes of wall clock, after which no analysis is begun.")
@@ -60,10 +61,10 @@ def report(
     """
     # What cannot be used is refused before the long part.
     options.require_folder(out)
-    if not policy and (jailbroken or allow):
+    if not policy and (jailbroken or allow or any_model):
         raise InputError(
-            "--jailbroken and --allow are for measuring policies; give --policy DIR too, or leave "
-            "them out."
+            "--jailbroken, --allow and --any-model are for measuring policies; give --policy DIR "
+            "too, or leave them out."
         )
     domains = options.domains(model, texts)
     prompts = _prompts(harmful, harmless, over_refusal, jailbroken)
@@ -89,8 +90,8 @@ def report(
             prompts,
             texts=domains,
             reference=options.load_reference(reference, *load),
-            policies=load_policies(policy or (), checkpoint, allow or ()),
-            allow=allow or (),
+            policies=load_policies(policy or (), checkpoint, options.allowed(allow, any_model)),
+            allow=options.allowed(allow, any_model),
             minutes=minutes,
             max_new_tokens=max_new_tokens,
             limit=limit,

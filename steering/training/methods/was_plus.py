@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.model.artifacts import origin
+from interp.model.origin import origin
 from interp.model.sites import Site
 from steering.policy.policy import Policy
 from steering.runtime.gates import ControllerGate, Gate, LogisticGate

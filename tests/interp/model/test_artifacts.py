@@ -1,15 +1,14 @@
 """Artefacts: they come back as they were, and belong to one checkpoint."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from interp import Checkpoint, InputError, load
-from interp.model.artifacts import Artifact, origin, require_origin, save
+from interp.model.artifacts import Artifact, save
 from interp.model.artifacts import load as load_artifact
+from interp.model.origin import origin, require_origin
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def test_what_is_saved_comes_back(tmp_path: Path, checkpoint: Checkpoint) -> Non
     assert found.meta["origin"] == origin(checkpoint)
     assert found.meta["versions"]["torch"] == torch.__version__
     assert all(torch.equal(found.tensors[name], made.tensors[name]) for name in made.tensors)
-    require_origin(found, checkpoint)
+    require_origin("direction", found.meta, checkpoint)
 
 
 def test_tensors_may_share_their_memory(tmp_path: Path) -> None:
@@ -73,36 +72,3 @@ def test_a_bad_file_is_refused(tmp_path: Path, checkpoint: Checkpoint, damage: s
     }[damage]
     with pytest.raises(InputError, match=said):
         load_artifact(path, kind)
-
-
-def test_another_model_is_refused_unless_it_is_named(checkpoint: Checkpoint) -> None:
-    made = an_artifact(checkpoint)
-    other = load("organism:jailbreak-keep")
-    with pytest.raises(InputError, match=r"belongs to organism:chat, whose weights .*--allow"):
-        require_origin(made, other)
-    require_origin(made, other, allow={"fingerprint"})
-
-
-def test_another_template_is_refused_unless_it_is_named(checkpoint: Checkpoint) -> None:
-    import copy
-
-    tokenizer = copy.deepcopy(checkpoint.tokenizer)
-    assert tokenizer is not None
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    other = dataclasses.replace(checkpoint, tokenizer=tokenizer)
-    with pytest.raises(InputError, match="tokenizer and chat template"):
-        require_origin(an_artifact(checkpoint), other)
-    require_origin(an_artifact(checkpoint), other, allow={"tokenizer_hash"})
-
-
-def test_another_width_is_never_accepted(checkpoint: Checkpoint) -> None:
-    config = transformers.LlamaConfig(
-        vocab_size=97,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-    )
-    other = load(transformers.LlamaForCausalLM(config))
-    with pytest.raises(InputError, match="96 wide"):
-        require_origin(an_artifact(checkpoint), other, allow={"fingerprint", "tokenizer_hash"})

@@ -14,7 +14,7 @@ from interp.data.rows import Row
 from interp.doctor.model_under_test import reading
 from interp.errors import NumericalError
 from interp.interventions.edits_by_site import ablate_direction, set_projection, stream_sites
-from interp.model.artifacts import origin
+from interp.model.origin import origin
 from interp.model.sites import Site
 from interp.organisms import prompts, truth
 from probes.directions.directions import (

@@ -187,7 +187,7 @@ def test_files_of_others(tmp_path: Path) -> None:
     other = load("organism:jailbreak-keep")
     tokenizer: Any = other.tokenizer
     tokenizer.chat_template = tokenizer.chat_template + " "
-    with pytest.raises(InputError, match="tokenizer and chat template"):
+    with pytest.raises(InputError, match="another chat template"):
         Guard.load(path, other)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-40])

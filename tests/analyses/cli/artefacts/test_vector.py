@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from interp import load
-from interp.model.artifacts import origin
+from interp.model.origin import origin
 from interp.model.sites import Site
 from probes.directions.directions import Direction
 from steering.policy.policy import Policy
