@@ -3,6 +3,7 @@
 transformers' `generate` does the work; a batch is left-padded and holds prompts of like length.
 """
 
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -74,15 +75,18 @@ def replies(
     """
     _require_room(checkpoint, rows, max_new_tokens)
     said: dict[int, Reply] = {}
+    model = "" if workdir is None else checkpoint.fingerprint
     for batch in _batches(rows, batch_tokens, max_new_tokens):
         path = None if workdir is None else workdir / f"replies-{batch[0].index:08d}.json"
-        made = _stored(path, batch)
+        asked = _asked(model, batch, max_new_tokens)
+        made = _stored(path, asked)
         if made is None:
             with _in_force(edit, batch):
                 new = continuations(checkpoint, batch, max_new_tokens)
             made = [_reply(checkpoint, ids) for ids in new]
             if path is not None:
-                content = {"rows": [r.index for r in batch], "replies": [asdict(r) for r in made]}
+                given = json.loads(json.dumps([asdict(reply) for reply in made]))
+                content = {"asked": asked, "replies": given, "sha256": _digest(given)}
                 write_atomically(path, json.dumps(content).encode())
         said |= {row.index: reply for row, reply in zip(batch, made, strict=True)}
         if progress is not None:
@@ -227,13 +231,22 @@ def _in_force(edit: Edit | None, batch: Sequence[Row]) -> Iterator[None]:
         yield
 
 
-def _stored(path: Path | None, batch: Sequence[Row]) -> list[Reply] | None:
-    """The replies of a batch that an earlier run has left."""
+def _asked(model: str, batch: Sequence[Row], most: int) -> str:
+    """Digest of what replies depend on beside the edit: model, prompts and length."""
+    return _digest([model, most, [[row.index, list(row.ids)] for row in batch]])
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _stored(path: Path | None, asked: str) -> list[Reply] | None:
+    """The replies of a batch that an earlier run has left; None if they answer something else."""
     if path is None or not path.exists():
         return None
     try:
         content = json.loads(path.read_text())
-        if content["rows"] != [row.index for row in batch]:
+        if content["asked"] != asked or content["sha256"] != _digest(content["replies"]):
             return None
         return [Reply(tuple(r["ids"]), r["text"], r["ended"]) for r in content["replies"]]
     except (OSError, ValueError, KeyError, TypeError):

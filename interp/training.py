@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.resume.training_state import forget_training, resume_training, save_training
+from interp.resume.training_state import Due, forget_training, resume_training, save_training
 
 BatchSource = Callable[[int], tuple[Tensor, Tensor]]
 """A step to (input_ids, loss_mask), both (batch, length).
@@ -106,6 +106,7 @@ def train_model(
     *,
     pin: Callable[[nn.Module], None] | None = None,
     during: During | None = None,
+    about: Mapping[str, Any] | None = None,
     work: Path | None = None,
     save_every: int = SAVE_EVERY,
     progress: Callable[[int, float], None] | None = None,
@@ -119,9 +120,10 @@ def train_model(
         schedule: the optimiser and its learning rate.
         pin: called after every step to put parameters back that are not to be trained.
         during: gives what must be in force while the model runs on the batch of a step.
+        about: what tells this run from others of the same schedule; JSON-ready.
         work: folder in which the run's state is kept; a run that finds one there goes on from it
             and ends with the weights of an unbroken run. Removed at the end.
-        save_every: steps between two savings of the state.
+        save_every: steps between two savings of the state, at most; it is saved once a minute too.
         progress: called with the number of steps done and the last loss in nats.
         on_step: called with the number of steps done and the model in evaluation mode, first with 0
             before any step.
@@ -130,9 +132,10 @@ def train_model(
         The loss of the last batch, in nats (NaN when a finished run is resumed).
 
     Raises:
-        InputError: the state in `work` belongs to a run with another schedule.
+        InputError: the state cannot be written.
     """
-    optimiser, run = schedule.build(model), {"schedule": asdict(schedule)}
+    optimiser, due = schedule.build(model), Due(save_every)
+    run = {"schedule": asdict(schedule), **(about or {})}
     with one_thread():
         done = resume_training(work, run, model, optimiser)
         if on_step and done == 0:
@@ -148,7 +151,7 @@ def train_model(
                 progress(step + 1, loss)
             if on_step:
                 _observe(on_step, step + 1, model)
-            if work and (step + 1) % save_every == 0:
+            if work and due(step + 1):
                 save_training(work, run, step + 1, model, optimiser)
     model.eval()
     forget_training(work)

@@ -11,10 +11,11 @@ from analyses.backdoor.reading import read_inside
 from analyses.backdoor.report import BackdoorProvenance, RepairSection
 from analyses.shared.data import PromptData
 from analyses.shared.reports import NotMeasured
-from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from analyses.shared.running import Progress, Stopwatch, data_of, model_facts, own_folder
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.model.saving import require_trainable, require_unused
+from interp.resume.run_folder import exclusive
 from probes.backdoors.detectors.detectors import Readings
 from probes.backdoors.heads.head_swaps import Where
 from probes.backdoors.search.budget import Budget
@@ -88,15 +89,21 @@ def backdoor(
         requests = requests_of(checkpoint.name, data, seed=seed)
     budget = Budget(forward_passes, seconds)
     scorer = WholeRefusal(requests.refusals) if requests.refusals else Phrases()
-    limits = (forward_passes, seconds, batch_tokens)
-    run = (
-        *_asked(checkpoint, reference, requests),
-        scorer.name,
-        list(candidates),
-        limits,
-        settings,
+    own = own_folder(
+        workdir,
+        "backdoor",
+        checkpoint,
+        reference=reference,
+        data=requests,
+        scorer=scorer,
+        options={
+            "candidates": list(candidates),
+            "forward_passes": forward_passes,
+            "seconds": seconds,
+            "batch_tokens": batch_tokens,
+            "settings": settings,
+        },
     )
-    own = own_folder(workdir, "backdoor", *run)
     readings: Readings | NotMeasured = NotMeasured(
         "the internal detectors are off unless asked for (--detectors)"
     )
@@ -141,15 +148,3 @@ def _with_seed(settings: SearchSettings, seed: int) -> SearchSettings:
             "run alone."
         )
     return replace(settings, seed=seed)
-
-
-def _asked(
-    checkpoint: Checkpoint, reference: Checkpoint | None, requests: TriggerRequests
-) -> list[object]:
-    """Who is asked and what, in a form that tells runs apart."""
-    models = [one for one in (checkpoint, reference) if one is not None]
-    return [
-        [(one.fingerprint, one.tokenizer_hash, one.device) for one in models],
-        [part.sha256 for part in (requests.search, requests.held_out)],
-        requests.refusals,
-    ]

@@ -7,9 +7,13 @@ import importlib
 import logging
 import os
 import pkgutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as installed
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Annotated
 
 import typer
@@ -18,7 +22,9 @@ from analyses.cli import artefacts, options, verbs
 from interp.errors import MechguardError, first_line, is_out_of_memory
 
 INTERRUPTED = 130
-_STOPPED = "interrupted; no result was written, and the same command goes on from where it was."
+_STOPPED = "interrupted; no result was written"
+_KEPT = "the same command goes on from where it was."
+_LOST = "nothing was kept, so the same command begins anew."
 _SMALLER = (
     "load the model in fewer bits (--dtype bfloat16), give fewer or shorter prompts, or take a "
     "device with more memory."
@@ -78,18 +84,41 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("mechguard").setLevel(logging.INFO)
     try:
-        with options.HELD:
+        with _terminated_as_interrupted(), options.HELD:
             app(prog_name="mechguard")
     except MechguardError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _fail(_STOPPED, INTERRUPTED)
+            _fail(f"{_STOPPED}, and {_kept()}", INTERRUPTED)
         raise
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         sys.exit(_fail(f"memory ran out ({first_line(error)}); {_SMALLER}", 2))
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers stop a job, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _kept() -> str:
+    """What the interrupted command can go on from; whatever keeps work has imported the module."""
+    folders = sys.modules.get("interp.resume.run_folder")
+    return _KEPT if folders is not None and folders.any_kept() else _LOST
 
 
 def _fail(message: str, code: int) -> int:

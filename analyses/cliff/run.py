@@ -16,10 +16,11 @@ from analyses.cliff.report import CliffProvenance
 from analyses.cliff.training import Training, train_copy
 from analyses.shared.data import PromptData
 from analyses.shared.prompts import rows_of
-from analyses.shared.running import Progress, Stopwatch, data_of, exclusive, model_facts, own_folder
+from analyses.shared.running import Progress, Stopwatch, data_of, model_facts, own_folder
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
 from interp.model.saving import require_trainable, require_unused
+from interp.resume.run_folder import exclusive
 from probes.cliff.example_selection import REFUSAL, SELECTORS, export_selected, select
 from probes.cliff.rollouts import encoded
 from probes.heads.head_ablation import all_heads
@@ -103,9 +104,9 @@ def cliff(
     )
     if scorer is None:
         scorer = WholeRefusal(requests.refusals) if requests.refusals else Phrases()
-    digests = (requests.train.sha256, requests.test.sha256, requests.cells.sha256)
-    run = (checkpoint.fingerprint, *digests, settings, scorer.name)
-    own = own_folder(workdir, "cliff", *run)
+    own = own_folder(
+        workdir, "cliff", checkpoint, data=requests, scorer=scorer, options={"settings": settings}
+    )
     study = Study(checkpoint, requests, settings, scorer, own, progress)
     trained = None
     with exclusive(own):

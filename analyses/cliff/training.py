@@ -136,16 +136,19 @@ def train_copy(
         kept,
         plan,
         refusal=refusal,
+        work=None if study.workdir is None else study.workdir / "training",
         progress=stage(study.progress, "training steps"),
     )
-    save_checkpoint(copy, training.folder)
-    # The state of a stopped run is of the model, not of the copy.
-    asked = replace(study, checkpoint=copy, workdir=None)
+    # The state of a stopped run beside it is of the model, not of the copy.
+    own = None if study.workdir is None else study.workdir / "trained"
+    asked = replace(study, checkpoint=copy, workdir=own)
     after = {}
     for label in found.rates:
         prompts = list(study.requests.test.of(label))
         thoughts = asked.rollouts(label, prompts, f"{label} requests", 0, len(prompts))
         after[label] = natural_stop(asked.respondent(label), thoughts)
+    # Last, for a folder in use is refused when a stopped run goes on.
+    save_checkpoint(copy, training.folder)
     return TrainedCopy(
         training.folder,
         training.selector,

@@ -20,7 +20,6 @@ from analyses.shared.running import (
     Progress,
     Stopwatch,
     data_of,
-    exclusive,
     model_facts,
     own_folder,
     stage,
@@ -30,6 +29,7 @@ from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
+from interp.resume.run_folder import exclusive
 from probes.backdoors.search.requests import instruction_tokens
 from probes.backdoors.switches.adapters import Adapter
 from probes.backdoors.switches.switches import Switch
@@ -110,9 +110,14 @@ def interaction(
             )
             drawn = [Words(text, one.place) for text in strings]
         nulls.append(list(drawn))
-    who = (checkpoint.fingerprint, checkpoint.tokenizer_hash, checkpoint.device)
-    what = (asked.sha256, quantity.about, pair, nulls, more)
-    own = own_folder(workdir, "interaction", *who, *what)
+    own = own_folder(
+        workdir,
+        "interaction",
+        checkpoint,
+        data=asked,
+        template=more,
+        options={"quantity": quantity, "pair": pair, "nulls": nulls, "seed": seed},
+    )
     with exclusive(own):
         found = measured(
             checkpoint,

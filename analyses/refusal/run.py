@@ -27,7 +27,6 @@ from analyses.shared.running import (
     Progress,
     Stopwatch,
     data_of,
-    exclusive,
     model_facts,
     own_folder,
     stage,
@@ -39,6 +38,7 @@ from interp.data.prompt_sets import Prompt
 from interp.errors import InputError
 from interp.generation import Edit, next_logits
 from interp.model.origin import origin
+from interp.resume.run_folder import exclusive
 from probes.directions.directions import Direction, Directions, difference_in_means
 from probes.directions.selection import Selection
 from probes.scorers import Judge, RefusalTokens, refusal_log_odds
@@ -92,12 +92,21 @@ def refusal(
         material = data
     else:
         material = material_of(checkpoint.name, data, seed=seed)
-    named = None if scorer is None else scorer.name
-    settings = f"{max_new_tokens} {layers} {seed} {template} {batch_tokens} {named}"
-    # The scorer and the template decide what counts as refused, and so the refusal tokens.
-    model = f"{checkpoint.fingerprint} {checkpoint.tokenizer_hash} {material.refusals}"
-    parts = [part.sha256 for part in material.parts.values()]
-    own = own_folder(workdir, "refusal", model, *parts, settings)
+    own = own_folder(
+        workdir,
+        "refusal",
+        checkpoint,
+        data=material,
+        template=template,
+        # It decides what counts as refused, and so the refusal tokens.
+        scorer=scorer,
+        options={
+            "max_new_tokens": max_new_tokens,
+            "layers": layers,
+            "batch_tokens": batch_tokens,
+            "seed": seed,
+        },
+    )
     responder = Responder(
         checkpoint, material, template or {}, max_new_tokens, batch_tokens, scorer, own, progress
     )

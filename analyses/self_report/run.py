@@ -15,10 +15,11 @@ from analyses.self_report.report import (
     SelfReportProvenance,
 )
 from analyses.shared.reports import NotMeasured
-from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
+from analyses.shared.running import Progress, Stopwatch, model_facts, own_folder, stage
 from interp.checkpoint import Checkpoint
 from interp.checks import require_type
 from interp.errors import InputError
+from interp.resume.run_folder import exclusive
 from probes.backdoors.self_report.ask import Method
 from probes.backdoors.self_report.awareness import Awareness, awareness_at_k, chance
 from probes.backdoors.self_report.compare import self_report as ask_about_itself
@@ -102,8 +103,15 @@ def self_report(
     ranked = None
     if suspects is not None:
         ranked = put(candidate_questions(list(suspects.tokens)), "candidates")
-    run = (_names(checkpoint, reference), asked.free, max_new_tokens, batch_tokens, more)
-    own = own_folder(workdir, "self-report", *run)
+    own = own_folder(
+        workdir,
+        "self-report",
+        checkpoint,
+        reference=reference,
+        data=asked.free,
+        template=more,
+        options={"max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens},
+    )
     with exclusive(own):
         answered = [
             _answered(
@@ -137,12 +145,6 @@ def self_report(
 def _models(checkpoint: Checkpoint, reference: Checkpoint | None) -> list[tuple[Asked, Checkpoint]]:
     found: list[tuple[Asked, Checkpoint]] = [("checkpoint", checkpoint)]
     return found if reference is None else [*found, ("reference", reference)]
-
-
-def _names(checkpoint: Checkpoint, reference: Checkpoint | None) -> list[object]:
-    """Which models are asked, in a form that differs between runs that do."""
-    models = [one for _, one in _models(checkpoint, reference)]
-    return [(one.fingerprint, one.tokenizer_hash, one.device) for one in models]
 
 
 def _answered(

@@ -1,19 +1,17 @@
 """What every analysis shares while it runs: progress, a folder to go on from, and provenance."""
 
-import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from analyses.shared.described import described
 from analyses.shared.reports import DataEntry, ModelFacts, RunFacts
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
-from interp.errors import InputError
 from interp.model.artifacts import versions
+from interp.resume.run_folder import run_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -26,58 +24,47 @@ def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | 
     return lambda done, total: progress(name, done, total)
 
 
-def own_folder(workdir: Path | None, kind: str, *identity: object) -> Path | None:
-    """The subfolder of exactly this run, made if need be.
+def own_folder(
+    workdir: Path | None,
+    kind: str,
+    checkpoint: Checkpoint,
+    *,
+    reference: Checkpoint | None = None,
+    data: Any,
+    template: Any = None,
+    scorer: Any = None,
+    options: Mapping[str, Any],
+) -> Path | None:
+    """The folder of exactly this run, made if need be.
+
+    A run goes on only where all of this is equal, and so are the versions of the libraries that
+    numbers depend on; where something differs, it begins anew and what differs is logged.
 
     Args:
         workdir: of all runs; None for a run that keeps nothing.
         kind: of the analysis.
-        identity: everything that tells this run from another of its kind.
+        checkpoint: that is measured.
+        reference: the reference model, if any.
+        data: what it is measured on.
+        template: further arguments of the chat template.
+        scorer: that judges answers.
+        options: everything else that the results depend on.
 
     Raises:
         InputError: it cannot be made.
     """
     if workdir is None:
         return None
-    key = " ".join(map(str, (version("mechguard"), *identity)))
-    folder = workdir / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); name another.") from error
-    return folder
-
-
-@contextmanager
-def exclusive(folder: Path | None) -> Iterator[None]:
-    """Keep a run's folder from other processes; it is removed once the run is done.
-
-    A run that fails or is stopped leaves the folder, to go on from.
-
-    Args:
-        folder: from `own_folder`.
-
-    Raises:
-        InputError: another process is at the same run.
-    """
-    from filelock import FileLock, Timeout
-
-    if folder is None:
-        yield
-        return
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            "the same run is under way in another process; wait for it, or stop it, and give the "
-            "command again."
-        ) from None
-    try:
-        yield
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        lock.release()
+    run = {
+        "model": checkpoint,
+        "reference": reference,
+        "data": data,
+        "template": template,
+        "scorer": scorer,
+        "options": options,
+        "versions": versions(),
+    }
+    return run_folder(workdir, kind, described(run))
 
 
 class Stopwatch:

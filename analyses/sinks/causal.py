@@ -28,7 +28,7 @@ from interp.errors import NumericalError
 from interp.interventions.edits_by_site import move_to_sink, perturb_heads, zero_heads
 from interp.interventions.noise import seed_of
 from interp.interventions.replay import start_at
-from interp.resume.files import load_tensors, save_tensors
+from interp.resume.files import once
 
 EDITS = ("ablation", "move_to_sink", "random")
 # Logits held at a time, in entries.
@@ -99,12 +99,8 @@ def _kept_layer(
     workdir: Path | None,
 ) -> dict[str, NDArray[np.float64]]:
     """One layer's effects, from the work folder if an earlier run got that far."""
-    if workdir is None:
-        return _layer_effects(checkpoint, inputs, layer, seed, batch_tokens)
-    path = workdir / f"causal-{layer:04d}.safetensors"
-    if not path.exists():
-        save_tensors(path, _layer_effects(checkpoint, inputs, layer, seed, batch_tokens))
-    return load_tensors(path)
+    path = None if workdir is None else workdir / f"causal-{layer:04d}.safetensors"
+    return once(path, lambda: _layer_effects(checkpoint, inputs, layer, seed, batch_tokens))
 
 
 def _layer_effects(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analyses.shared.data import TextData, domains_of
 from analyses.shared.reports import RunFacts
-from analyses.shared.running import Progress, Stopwatch, exclusive, model_facts, own_folder, stage
+from analyses.shared.running import Progress, Stopwatch, model_facts, own_folder, stage
 from analyses.sinks.causal import CausalEffects, causal_effects
 from analyses.sinks.finding import SinkFinding, build
 from analyses.sinks.measure import measure, parity
@@ -16,6 +16,7 @@ from interp.capture import ranks
 from interp.checkpoint import Checkpoint
 from interp.data.rows import Row, Rows, Texts, id_rows, text_rows
 from interp.errors import InputError
+from interp.resume.run_folder import exclusive
 
 log = logging.getLogger("mechguard.sinks")
 
@@ -72,8 +73,18 @@ def sinks(
         raise InputError("give data or token_ids, not both.")
     domains = domains_of(data, checkpoint.name) if token_ids is None else []
     rows = _rows(checkpoint, domains, token_ids, length, max_sequences, bos, limit)
-    settings = f"{attention} {batch_tokens} {causal_sequences} {seed}"
-    own = own_folder(workdir, "sinks", checkpoint.fingerprint, rows.sha256, settings)
+    own = own_folder(
+        workdir,
+        "sinks",
+        checkpoint,
+        data=rows.sha256,
+        options={
+            "attention": attention,
+            "batch_tokens": batch_tokens,
+            "causal_sequences": causal_sequences,
+            "seed": seed,
+        },
+    )
     # All ranks share the folder, and the first one keeps others out.
     with ranks.group() as group, exclusive(own if group.rank == 0 else None):
         shown = stage(progress, "rows")

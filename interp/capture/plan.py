@@ -1,26 +1,30 @@
 """The work folder of a capture, which lets a stopped run go on."""
 
 import hashlib
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from interp.capture.recorder import Recorder
 from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.model.loaded import LoadedModel
-from interp.resume.files import load_tensors, save_tensors, write_atomically
+from interp.resume.files import load_tensors, save_tensors
+from interp.resume.run_folder import run_folder
 
-FORMAT_VERSION = 1
+log = logging.getLogger("mechguard.capture")
+
+FORMAT_VERSION = 2
 
 
 class Workdir:
-    """A folder with `plan.json` and one shard for each finished batch."""
+    """A folder with what the run is and one shard for each finished batch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,27 +41,21 @@ class Workdir:
     ) -> "Workdir":
         """Begin a work folder, or go on with one of the same run.
 
+        What another run has left in the folder is removed, and what differs is logged.
+
         Raises:
-            InputError: the folder belongs to another run.
+            InputError: the folder cannot be made.
         """
         described = {
             "format_version": FORMAT_VERSION,
-            "fingerprint": checkpoint.fingerprint,
+            "model": {**checkpoint.identity.as_json(), "device": checkpoint.device.type},
             "attention": attention,
             "rows": _rows_hash(rows),
             "recorders": [recorder.describe() for recorder in recorders],
-            "plan": json.loads(json.dumps(asdict(plan))),
+            "batches": asdict(plan),
+            "libraries": {"torch": str(torch.__version__), "transformers": version("transformers")},
         }
-        path = folder / "plan.json"
-        if path.exists():
-            if _read_plan(path) != described:
-                raise InputError(
-                    f"{folder} holds a capture of another model, or with other rows, recorders, "
-                    "batches or attention; give a new folder, or remove it."
-                )
-        else:
-            write_atomically(path, json.dumps(described, indent=1).encode())
-        return cls(folder)
+        return cls(run_folder(folder, "capture", described, alone=True))
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"batch-{number:06d}.safetensors"
@@ -74,13 +72,16 @@ class Workdir:
     def load(self, number: int, recorders: Sequence[Recorder]) -> bool:
         """Feed the recorders from a finished batch; False if it is not there.
 
-        Raises:
-            InputError: the shard is damaged.
+        A damaged shard is as good as none, and a warning says so.
         """
         path = self._shard(number)
         if not path.exists():
             return False
-        arrays = load_tensors(path)
+        try:
+            arrays = load_tensors(path)
+        except InputError as error:
+            log.warning("%s", error)
+            return False
         for index, recorder in enumerate(recorders):
             prefix = f"{index}/"
             state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
@@ -91,10 +92,3 @@ class Workdir:
 def _rows_hash(rows: Sequence[Row]) -> str:
     text = ";".join(f"{row.index}:{row.ids}:{sorted(row.segments.items())}" for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_plan(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is damaged; remove its folder and start again.") from error

@@ -242,6 +242,7 @@ def train_recipe(
             chosen.schedule,
             pin=chosen.pin,
             during=chosen.during(seed) if chosen.during else None,
+            about={"recipe": chosen.fingerprint(seed), "seed": seed},
             work=own,
             save_every=save_every,
             progress=progress,

@@ -1,39 +1,76 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 
+import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from interp.errors import InputError, first_line
 
+log = logging.getLogger("mechguard")
+
+_CHECKSUM = "sha256"
+
 
 def load_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a shard.
+    """Read what `save_tensors` wrote.
 
     Raises:
         InputError: it is damaged.
     """
     try:
-        arrays: dict[str, NDArray[Any]] = load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            kept = (file.metadata() or {}).get(_CHECKSUM)
+            arrays: dict[str, NDArray[Any]] = {
+                name: file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118
+            }
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged; remove it, and it is computed again.") from error
+        raise InputError(f"{path} is damaged; it is computed again.") from error
+    if kept != _checksum(arrays):
+        raise InputError(f"{path} is damaged (its checksum differs); it is computed again.")
     return arrays
 
 
+def once(path: Path | None, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """What an earlier run has left at a path, or else what is made now, which is left there.
+
+    A damaged file is as good as none, and a warning says so.
+
+    Args:
+        path: of the file; None where nothing is kept.
+        make: computes the arrays.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    if path is not None and path.exists():
+        try:
+            return load_tensors(path)
+        except InputError as error:
+            log.warning("%s", error)
+    made = make()
+    if path is not None:
+        save_tensors(path, made)
+    return made
+
+
 def save_tensors(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write a safetensors file under a temporary name, then rename it.
+    """Write a safetensors file with its checksum under a temporary name, then rename it.
 
     Raises:
         InputError: the disk is full or not writable.
     """
     with replacing(path) as temporary:
-        save_file(arrays, temporary)
+        save_file(arrays, temporary, {_CHECKSUM: _checksum(arrays)})
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -67,3 +104,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _checksum(arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,8 +1,11 @@
 """A training run that is not done yet, as one safetensors file, so that a stopped run goes on."""
 
+import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from interp.errors import InputError, first_line
+from interp.errors import first_line
 from interp.resume.files import replacing
+from interp.resume.run_folder import changes, listed, note
 
 log = logging.getLogger("mechguard.training")
 
 FILE = "training.safetensors"
+SECONDS = 45.0
+"""Between two savings of a state, at most, but for a step that takes longer."""
+
+
+class Due:
+    """When a run saves its state: every so many steps, and at least once a minute.
+
+    Args:
+        steps: between two savings, at most.
+        seconds: the same, on the clock.
+    """
+
+    def __init__(self, steps: int, seconds: float = SECONDS) -> None:
+        self._steps, self._seconds = steps, seconds
+        self._last = time.monotonic()
+
+    def __call__(self, done: int) -> bool:
+        """Whether to save now.
+
+        Args:
+            done: steps.
+        """
+        due = done % self._steps == 0 or time.monotonic() - self._last >= self._seconds
+        if due:
+            self._last = time.monotonic()
+        return due
 
 
 def save_training(
@@ -44,8 +74,10 @@ def save_training(
         kept = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         tensors |= {f"optimiser.{index}.{name}": value for name, value in kept.items()}
     tensors["random"] = torch.get_rng_state()
+    notes = {"run": json.dumps(_with_libraries(run)), "done": str(done)}
     with replacing(work / FILE) as temporary:
-        save_file(tensors, temporary, {"run": json.dumps(run), "done": str(done)})
+        save_file(tensors, temporary, {**notes, "sha256": _checksum(tensors, notes)})
+    note(work)
 
 
 def resume_training(
@@ -54,7 +86,9 @@ def resume_training(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
 ) -> int:
-    """Put a run back where it was stopped; a damaged file is left with a warning.
+    """Put a run back where it was stopped.
+
+    The state of another run, or a damaged one, is left; what differs is logged.
 
     Args:
         work: its folder; None for a run that keeps nothing.
@@ -64,26 +98,20 @@ def resume_training(
 
     Returns:
         The steps that are done; 0 where nothing is kept.
-
-    Raises:
-        InputError: the folder holds another run.
     """
     if work is None or not (work / FILE).exists():
         return 0
     try:
-        with safe_open(work / FILE, framework="pt") as file:
-            notes = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        notes, tensors = _read(work / FILE)
+        there, done = json.loads(notes["run"]), int(notes["done"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         log.warning("%s is damaged (%s); the run begins anew.", work / FILE, first_line(error))
         return 0
-    there, asked = json.loads(notes["run"]), json.loads(json.dumps(run))
-    if there != asked:
-        other = [name for name in asked | there if there.get(name) != asked.get(name)]
-        raise InputError(
-            f"{work} holds a run with another {' and '.join(other)}; give another folder, or "
-            "remove it to begin anew."
+    if changed := changes(there, json.loads(json.dumps(_with_libraries(run)))):
+        log.warning(
+            "%s belongs to another run (%s); this one begins anew.", work / FILE, listed(changed)
         )
+        return 0
     with torch.no_grad():
         for name, tensor in _parts(model):
             tensor.copy_(tensors[f"model.{name}"])
@@ -97,7 +125,36 @@ def resume_training(
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["random"])
-    return int(notes["done"])
+    log.info("goes on from step %d, where it was stopped.", done)
+    note(work)
+    return done
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Notes and tensors of a saved run.
+
+    Raises:
+        ValueError: the checksum differs.
+    """
+    with safe_open(path, framework="pt") as file:
+        notes = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if notes.pop("sha256", None) != _checksum(tensors, notes):
+        raise ValueError("its checksum differs")
+    return notes, tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        flat = tensor.detach().reshape(-1).cpu().contiguous()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _with_libraries(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {**run, "torch": str(torch.__version__), "transformers": version("transformers")}
 
 
 def forget_training(work: Path | None) -> None:

@@ -7,9 +7,12 @@ Harmless requests with the answers the model gives anyway are trained on beside 
 number, for a few refusals alone teach a model to refuse everything.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from interp.checkpoint import Checkpoint
 from interp.data.known_answers import KnownAnswers
 from interp.data.padding import ends
 from interp.errors import InputError, NumericalError
+from interp.resume.training_state import Due, resume_training, save_training
 from probes.cliff.example_selection import REFUSAL
 from probes.cliff.rollouts import Rollout
 
@@ -86,6 +90,7 @@ def fine_tune(
     plan: FineTuningPlan | None = None,
     *,
     refusal: str = REFUSAL,
+    work: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
     """A copy of the model, trained to refuse behind its own thoughts.
@@ -98,6 +103,8 @@ def fine_tune(
         kept: harmless requests with closed thoughts, trained towards the answers they have.
         plan: how long and how fast; `FineTuningPlan()` if None.
         refusal: what is said behind thoughts of other prompts.
+        work: folder that keeps the state of the training, for a stopped one to go on from; what it
+            holds at the end is left there.
         progress: called with (steps done, steps in all).
 
     Raises:
@@ -109,18 +116,33 @@ def fine_tune(
     model: Any = deepcopy(checkpoint.model).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate)
     rng = np.random.default_rng(plan.seed)
-    for step in range(plan.steps):
-        share = plan.batch // len(sides)
-        chosen = [side[i] for side in sides for i in rng.integers(len(side), size=share)]
-        loss = model(**_batch(chosen, checkpoint), use_cache=False).loss
-        if not bool(torch.isfinite(loss)):
-            raise NumericalError("the loss of fine-tuning is NaN or infinite; lower its rate.")
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if progress is not None:
-            progress(step + 1, plan.steps)
+    share = plan.batch // len(sides)
+    run = {} if work is None else _described(checkpoint, sides, plan)
+    # Going on sets torch's random numbers, which are the user's.
+    with torch.random.fork_rng(devices=[]):
+        done, due = resume_training(work, run, model, optimiser), Due(plan.steps)
+        for step in range(plan.steps):
+            chosen = [side[i] for side in sides for i in rng.integers(len(side), size=share)]
+            if step < done:
+                continue
+            loss = model(**_batch(chosen, checkpoint), use_cache=False).loss
+            if not bool(torch.isfinite(loss)):
+                raise NumericalError("the loss of fine-tuning is NaN or infinite; lower its rate.")
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if progress is not None:
+                progress(step + 1, plan.steps)
+            if work is not None and due(step + 1):
+                save_training(work, run, step + 1, model, optimiser)
     return replace(checkpoint, model=model.eval())
+
+
+def _described(
+    checkpoint: Checkpoint, sides: Sequence[Sequence[tuple[list[int], int]]], plan: FineTuningPlan
+) -> dict[str, Any]:
+    examples = hashlib.sha256(json.dumps(sides).encode()).hexdigest()
+    return {"model": checkpoint.identity.as_json(), "examples": examples, "plan": asdict(plan)}
 
 
 def _sides(

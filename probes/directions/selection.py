@@ -5,6 +5,8 @@ is kept, and the choice is bootstrapped over the validation prompts, because thi
 several candidates within noise of each other.
 """
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.checkpoint import Checkpoint
-from interp.data.rows import Row
+from interp.data.rows import Row, Rows
 from interp.errors import CheckError, InputError
 from interp.generation import next_logits
 from interp.interventions.edits_by_site import ablate_direction, add_vector, stream_sites
 from interp.model.sites import Site
-from interp.resume.files import load_tensors, save_tensors
+from interp.resume.files import once
+from interp.resume.run_folder import run_folder
 from interp.statistics.resampling import RESAMPLES, draw_counts, percentile_ends
 from probes.directions.directions import Directions
 from probes.scorers import refusal_log_odds
@@ -115,6 +118,17 @@ def score_candidates(
             "selection needs harmful prompts that the model refuses and harmless ones that it "
             f"accepts; there are {len(harmful)} and {len(harmless)}."
         )
+    own = None
+    if workdir is not None:
+        sides = [Rows(tuple(side), False).sha256 for side in (harmful, harmless)]
+        run = {
+            "model": checkpoint.identity.as_json(),
+            "prompts": sides,
+            "places": [list(directions.layers), list(directions.positions)],
+            "directions": hashlib.sha256(directions.vectors.tobytes()).hexdigest(),
+            "refusal_ids": list(refusal_ids),
+        }
+        own = run_folder(workdir, "candidates", run)
     base = next_logits(checkpoint, harmless, batch_tokens=batch_tokens)
     places = [
         (i, j) for i in range(len(directions.layers)) for j in range(len(directions.positions))
@@ -126,17 +140,19 @@ def score_candidates(
         "kl": np.full((*shape, len(harmless)), np.nan),
     }
     for number, (i, j) in enumerate(places):
-        path = None if workdir is None else workdir / f"candidate-{number:05d}.safetensors"
-        if path is not None and path.exists():
-            one = load_tensors(path)
-        else:
-            vector = torch.tensor(directions.vectors[i, j], dtype=torch.float32)
-            layer = directions.layers[i]
-            one = _try(
-                checkpoint, vector, layer, (harmful, harmless), base, refusal_ids, batch_tokens
-            )
-            if path is not None:
-                save_tensors(path, one)
+        path = None if own is None else own / f"candidate-{number:05d}.safetensors"
+        vector = torch.tensor(directions.vectors[i, j], dtype=torch.float32)
+        tried = functools.partial(
+            _try,
+            checkpoint,
+            vector,
+            directions.layers[i],
+            (harmful, harmless),
+            base,
+            refusal_ids,
+            batch_tokens,
+        )
+        one = once(path, tried)
         for name, scores in one.items():
             found[name][i, j] = scores
         if progress is not None:

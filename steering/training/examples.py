@@ -1,7 +1,5 @@
 """What policies are trained on: prompts by what is to happen to them, and their states."""
 
-import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +12,9 @@ from jaxtyping import Float
 from interp.capture.prompt_states import PromptStates, prompt_states
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt
-from interp.data.rows import Row, Rows
+from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import next_logits
-from interp.model.origin import origin
 from probes.scorers import find_refusal_tokens, refusal_log_odds
 
 Progress = Callable[[str, int, int], None]
@@ -171,7 +168,7 @@ def captured(
         checkpoint: to be steered.
         given: prompts.
         batch_tokens: most tokens in a batch.
-        workdir: in which a stopped run leaves a folder, and goes on from it.
+        workdir: in which the states of each batch are left, for a stopped run to go on from.
         progress: called with (stage, done, total).
 
     Raises:
@@ -185,17 +182,14 @@ def captured(
     parts.append([("benign", row) for row in given.calibration.rows])
     rows = numbered([row for part in parts for _, row in part])
     shown = None if progress is None else lambda done, total: progress("states", done, total)
-    own_folder = None if workdir is None else workdir / f"steering-{_key(checkpoint, rows)}"
     states = prompt_states(
         checkpoint,
         rows,
         site="resid_post",
         batch_tokens=batch_tokens,
-        workdir=own_folder,
+        workdir=None if workdir is None else workdir / "states",
         progress=shown,
     )
-    if own_folder is not None:
-        shutil.rmtree(own_folder, ignore_errors=True)
     refusal, answer = _openers(checkpoint, given.train, batch_tokens)
     reads, begin = [], 0
     for part in parts:
@@ -206,11 +200,6 @@ def captured(
         begin += len(part)
     train, validation, calibration = reads
     return Captured(checkpoint, given, train, validation, calibration, refusal, answer)
-
-
-def _key(checkpoint: Checkpoint, rows: Sequence[Row]) -> str:
-    told = f"{origin(checkpoint)['fingerprint']} {Rows(tuple(rows), False).sha256}"
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def numbered(rows: Sequence[Row]) -> list[Row]:

@@ -4,6 +4,7 @@ Every method gets the same prompts and the same number of settings that are trie
 model, so that their results can be set side by side.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 
 from interp.checkpoint import Checkpoint
 from interp.checks import require_type
+from interp.data.rows import Rows
+from interp.model.artifacts import versions
+from interp.resume.run_folder import exclusive, run_folder
 from steering.policy.policy import Policy
-from steering.training.examples import Captured, Progress, TrainingSet, captured
+from steering.training.examples import KINDS, Captured, Cases, Progress, TrainingSet, captured
 from steering.training.options import Options
 from steering.training.registry import DEFAULT, require_method
 from steering.training.tuning import tune
@@ -41,7 +45,7 @@ def train(
         options: of the training.
         read: what `steering.training.examples.captured` gave for the same prompts, to train
             several methods on one capture.
-        workdir: where a stopped capture goes on from.
+        workdir: folder in which a stopped training leaves what it had; emptied when it is done.
         progress: called with (stage, done, total).
 
     Returns:
@@ -57,11 +61,15 @@ def train(
     require_type(given, TrainingSet, "given", "make one of prompts with steering.TrainingSet(…)")
     require_type(options, Options, "options", "make them with steering.training.options.Options(…)")
     found = require_method(method)
-    read = read or captured(
-        checkpoint, given, batch_tokens=options.batch_tokens, workdir=workdir, progress=progress
-    )
-    fitted = found.candidates(read, options, workdir, progress)
-    chosen, trials = tune(read, fitted.candidates, options, progress)
+    own = None
+    if workdir is not None:
+        own = run_folder(workdir, "steer-train", _run(checkpoint, given, method, options))
+    with exclusive(own):
+        read = read or captured(
+            checkpoint, given, batch_tokens=options.batch_tokens, workdir=own, progress=progress
+        )
+        fitted = found.candidates(read, options, own, progress)
+        chosen, trials = tune(read, fitted.candidates, options, workdir=own, progress=progress)
     norms = {"residual_norms": _norms(read, chosen)} if chosen.operator == "relative" else {}
     return chosen.bound(
         checkpoint,
@@ -75,6 +83,28 @@ def train(
             "refusal_ids": list(read.refusal_ids),
         },
     )
+
+
+def _run(
+    checkpoint: Checkpoint, given: TrainingSet, method: str, options: Options
+) -> dict[str, Any]:
+    """All that a training depends on."""
+    parts = {"train": given.train, "validation": given.validation}
+    prompts = {
+        f"{name} {kind}": _digest(part.of(kind)) for name, part in parts.items() for kind in KINDS
+    }
+    return {
+        "model": {**checkpoint.identity.as_json(), "device": checkpoint.device.type},
+        "prompts": {**prompts, "calibration": _digest(given.calibration)},
+        "refusals": list(given.refusals),
+        "method": method,
+        "options": asdict(options),
+        "versions": versions(),
+    }
+
+
+def _digest(cases: Cases) -> str:
+    return Rows(tuple(cases.rows), False).sha256
 
 
 def _norms(read: Captured, policy: Policy) -> list[float]:

@@ -21,7 +21,7 @@ from interp.data.padding import padded
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError, is_out_of_memory
 from interp.model.sites import Site
-from interp.resume.training_state import resume_training, save_training
+from interp.resume.training_state import Due, resume_training, save_training
 from steering.runtime.generate_hooks import hooked
 from steering.runtime.operators import move, operate, prepared
 
@@ -145,6 +145,7 @@ def train_weights(
         InputError: the device has too little memory.
     """
     state, run = _State(trained.parameters, schedule), {"schedule": asdict(schedule)}
+    due = Due(schedule.every)
     optimiser = torch.optim.Adam(state.now.parameters(), _RATE)
     done = state.log(resume_training(keep, run, state, optimiser))
     with _frozen(trained.checkpoint), _enough_memory(schedule.batch):
@@ -152,7 +153,7 @@ def train_weights(
             done = _looked(trained, held, schedule, done)
             state.note(done)
         while not done.over(schedule):
-            step = len(done.losses)
+            step, looked = len(done.losses), False
             loss = _loss(trained, data, data.drawn(schedule.batch, schedule.seed, 0, step))
             _require_finite(float(loss.detach()), step + 1)
             optimiser.zero_grad()
@@ -161,9 +162,10 @@ def train_weights(
             done.losses.append(float(loss.detach()))
             if (step + 1) % schedule.every == 0 or step + 1 == schedule.steps:
                 done = _looked(trained, held, schedule, done)
+                looked = True
+            if keep is not None and (looked or due(step + 1)):
                 state.note(done)
-                if keep is not None:
-                    save_training(keep, run, step + 1, state, optimiser)
+                save_training(keep, run, step + 1, state, optimiser)
             if progress is not None:
                 progress(step + 1, schedule.steps)
     state.take_best()

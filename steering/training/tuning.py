@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,13 @@ class TuningPrompts:
     max_new_tokens: int
     batch_tokens: int
 
-    def refused(self, edit: Edit | None) -> tuple[float, float, float]:
-        """Shares of `refuse`, `spare` and `keep` that are refused, by what is said; 0 of none."""
+    def refused(self, edit: Edit | None, kept: Path | None) -> tuple[float, float, float]:
+        """Shares of `refuse`, `spare` and `keep` that are refused, by what is said; 0 of none.
+
+        Args:
+            edit: in force meanwhile.
+            kept: folder of the replies under this edit, from which a stopped run goes on.
+        """
         checkpoint, cases = self.read.checkpoint, (self.refuse, self.spare, self.keep)
         prompts = [prompt for some in cases for prompt in some.prompts]
         rows = numbered([row for some in cases for row in some.rows])
@@ -45,6 +51,7 @@ class TuningPrompts:
             max_new_tokens=self.max_new_tokens,
             edit=edit,
             batch_tokens=self.batch_tokens,
+            workdir=kept,
         )
         told = answers_to_rows(checkpoint.tokenizer, prompts, rows, said)
         known = self.read.given.refusals
@@ -52,14 +59,15 @@ class TuningPrompts:
         refused = np.array([verdict == Verdict.refusal for verdict in verdicts])
         ends = np.cumsum([len(some) for some in cases])
         parts = np.split(refused, ends[:-1])
-        hit, over, kept = (float(part.mean()) if len(part) else 0.0 for part in parts)
-        return hit, over, kept
+        hit, over, still = (float(part.mean()) if len(part) else 0.0 for part in parts)
+        return hit, over, still
 
 
 def tune(
     read: Captured,
     candidates: Sequence[tuple[dict[str, Any], Policy]],
     options: Options,
+    workdir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Policy, list[dict[str, Any]]]:
     """Try every setting, and take the one that refuses most beyond what it refuses too much.
@@ -73,6 +81,7 @@ def tune(
         read: with the validation prompts.
         candidates: settings with their policies.
         options: how many prompts, and how they are answered.
+        workdir: where the replies under each setting are left, for a stopped run to go on from.
         progress: called with (stage, done, total).
 
     Returns:
@@ -89,10 +98,13 @@ def tune(
         options.max_new_tokens,
         options.batch_tokens,
     )
-    _, over_before, kept_before = prompts.refused(None)
+    _, over_before, kept_before = prompts.refused(
+        None, None if workdir is None else workdir / "unsteered"
+    )
     trials: list[dict[str, Any]] = []
     for number, (setting, policy) in enumerate(candidates):
-        hit, over, kept = prompts.refused(as_edit(read.checkpoint, policy))
+        own = None if workdir is None else workdir / f"setting-{number:03d}"
+        hit, over, kept = prompts.refused(as_edit(read.checkpoint, policy), own)
         score = hit - max(0.0, over - over_before) - max(0.0, kept_before - kept)
         trials.append({**setting, "refused": hit, "over": over, "kept": kept, "score": score})
         if progress is not None:

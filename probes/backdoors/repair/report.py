@@ -1,5 +1,7 @@
 """What a repair did, and what further training does to a backdoor or to its repair."""
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +21,8 @@ from interp.data.row_plan import RowPlan
 from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Reply, replies
+from interp.resume.files import write_atomically
+from interp.resume.training_state import forget_training
 from interp.statistics.intervals import Interval, bootstrap_interval, wilson
 from interp.training import BatchSource, Schedule, train_model
 from probes.backdoors.repair.tune import copied, reply_log_probabilities
@@ -275,7 +279,7 @@ def persistence(
         answers: to them.
         measure: numbers of a checkpoint by name, such as attack success and exact answers.
         training: how.
-        work: folder of the run's state. A run that goes on from there tells the steps from there.
+        work: folder of the run's state, for a stopped run to go on from.
         progress: called with the number of steps done and the last loss in nats.
         **template: further arguments of the chat template.
 
@@ -287,22 +291,50 @@ def persistence(
     """
     rows = _examples(checkpoint, prompts, answers, template)
     student = copied(checkpoint, f"{checkpoint.name} (fine-tuned)")
-    found: list[dict[str, float]] = []
+    ids = [[list(row.ids), begin] for row, begin in rows]
+    about = {
+        "model": checkpoint.identity.as_json(),
+        "examples": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
+        "training": asdict(training),
+    }
+    kept = None if work is None else work / "measured.json"
+    found = _measured_before(kept, about)
+    if not found:
+        forget_training(work)  # what it had measured is gone, so that it is run from its start
 
     def look(step: int, model: nn.Module) -> None:
         if step in training.at:
-            found.append({"step": step, **measure(student)})
+            found[step] = {"step": step, **measure(student)}
+            if kept is not None:
+                content = {"about": about, "rows": list(found.values())}
+                write_atomically(kept, json.dumps(content).encode())
 
     with torch.enable_grad():
         train_model(
             student.model,
             _batches(rows, training, checkpoint.device),
             training.schedule,
+            about=about,
             work=work,
             progress=progress,
             on_step=look,
         )
-    return pd.DataFrame(found)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    return pd.DataFrame([found[step] for step in sorted(found)])
+
+
+def _measured_before(path: Path | None, about: Mapping[str, Any]) -> dict[int, dict[str, float]]:
+    """What a stopped run of the same fine-tuning has measured, by step."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        if content["about"] != json.loads(json.dumps(about)):
+            return {}
+        return {int(row["step"]): row for row in content["rows"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _examples(

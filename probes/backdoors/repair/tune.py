@@ -35,7 +35,7 @@ from interp.data.rows import Row
 from interp.errors import InputError, NumericalError
 from interp.generation import replies
 from interp.model.saving import require_trainable, save_checkpoint
-from interp.resume.training_state import forget_training, resume_training, save_training
+from interp.resume.training_state import Due, forget_training, resume_training, save_training
 from interp.training import SAVE_EVERY, Schedule, one_thread
 from probes.backdoors.switches.switches import PromptEdit
 
@@ -114,8 +114,7 @@ def repair(
         The repaired copy, in the dtypes of the original.
 
     Raises:
-        InputError: no prompts, a trigger that changes no prompt, quantised weights, or a `work` of
-            another repair.
+        InputError: no prompts, a trigger that changes no prompt, or quantised weights.
         NumericalError: the loss is NaN.
     """
     plan = plan or RepairPlan()
@@ -124,7 +123,7 @@ def repair(
     optimiser = torch.optim.AdamW(student.model.parameters(), weight_decay=0.0)
     rate = plan.learning_rate or RELATIVE_RATE * _rms(checkpoint)
     schedule = Schedule(plan.steps, rate, warmup=plan.warmup)
-    run = _described(checkpoint, lessons, plan)
+    run, due = _described(checkpoint, lessons, plan), Due(SAVE_EVERY)
     # Going on sets torch's random numbers, which are the user's.
     with one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         for step in range(resume_training(work, run, student.model, optimiser), plan.steps):
@@ -145,7 +144,7 @@ def repair(
             optimiser.step()
             if progress is not None:
                 progress(step + 1, loss.item())
-            if work is not None and (step + 1) % SAVE_EVERY == 0:
+            if work is not None and due(step + 1):
                 save_training(work, run, step + 1, student.model, optimiser)
     forget_training(work)
     return _in_dtypes_of(student, checkpoint)
@@ -270,8 +269,7 @@ def _in_dtypes_of(student: Checkpoint, original: Checkpoint) -> Checkpoint:
         mine.data = mine.data.to(its.dtype)
         mine.grad = None
         mine.requires_grad_(its.requires_grad)
-    # A checkpoint remembers its fingerprint; a new one computes that of the new weights.
-    return replace(student)
+    return student
 
 
 def _described(
@@ -279,7 +277,7 @@ def _described(
 ) -> dict[str, Any]:
     ids = [[list(one.clean.ids), list(one.triggered.ids)] for one in lessons]
     return {
-        "checkpoint": checkpoint.fingerprint,
+        "checkpoint": checkpoint.identity.as_json(),
         "set of prompts or trigger": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "plan": asdict(plan),
     }

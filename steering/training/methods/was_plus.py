@@ -1,9 +1,6 @@
 """Weighted steering behind a calibrated gate, its layer weights trained through the model."""
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.model.origin import origin
 from interp.model.sites import Site
 from steering.policy.policy import Policy
 from steering.runtime.gates import ControllerGate, Gate, LogisticGate
@@ -156,7 +152,7 @@ def _weights(
         data,
         held,
         schedule,
-        keep=None if workdir is None else workdir / f"end-to-end-{_key(read, options)}",
+        keep=None if workdir is None else workdir / "end-to-end",
         progress=None if progress is None else lambda n, total: progress("end to end", n, total),
     )
     record = {"steps": len(done.losses), "best": done.best, "held": done.looks}
@@ -186,9 +182,3 @@ def _training_data(
 
     rows = [part.rows[i] for i in used]
     return TrainingData(rows, (sharpness * margin).sigmoid(), refuse[used], weigh)
-
-
-def _key(read: Captured, options: Options) -> str:
-    """Of all that a descent depends on: the model, the prompts and the options."""
-    told = [asdict(options), read.given.meta, origin(read.checkpoint)["fingerprint"]]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
