@@ -112,7 +112,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {_shown(old.get(name))} then, {_shown(new.get(name))} now"
         for name in dict.fromkeys([*new, *old])
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and ".rounded." not in name  # of the same weights
     ]
 
 

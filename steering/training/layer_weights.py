@@ -163,8 +163,10 @@ def train_weights(
             if (step + 1) % schedule.every == 0 or step + 1 == schedule.steps:
                 done = _looked(trained, held, schedule, done)
                 looked = True
-            if keep is not None and (looked or due(step + 1)):
+            keeps = keep is not None and (looked or due(step + 1))
+            if looked or keeps:
                 state.note(done)
+            if keep is not None and keeps:
                 save_training(keep, run, step + 1, state, optimiser)
             if progress is not None:
                 progress(step + 1, schedule.steps)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from interp.errors import InputError
 from interp.organisms.bigram_backcopy.recipes import Recipe, bigram_backcopy_recipes
 from interp.training import Schedule, next_token_loss, one_thread, train_model
 
@@ -64,7 +63,9 @@ def test_a_stopped_run_ends_with_the_weights_of_an_unbroken_one(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_with_another_schedule_is_not_resumed(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_with_another_schedule_begins_anew(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def stop(done: int, loss: float) -> None:
         if done == 4:
             raise KeyboardInterrupt
@@ -72,8 +73,9 @@ def test_a_run_with_another_schedule_is_not_resumed(recipe: Recipe, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         trained(recipe, work=tmp_path, save_every=2, progress=stop)
     longer = bigram_backcopy_recipes(STEPS + 1)["bb-plain"]
-    with pytest.raises(InputError, match="schedule"):
-        trained(longer, work=tmp_path)
+    again = trained(longer, work=tmp_path)
+    assert "schedule.steps" in caplog.text and "begins anew" in caplog.text
+    assert same(again, trained(longer))
 
 
 def test_the_hook_sees_step_zero_and_an_evaluating_model(recipe: Recipe) -> None:

@@ -42,9 +42,9 @@ VERBS = (
 )
 
 
-STOPPED = (
-    "mechguard: interrupted; no result was written, and the same command goes on from where it was."
-)
+STOPPED = "mechguard: interrupted; no result was written, and "
+KEPT = f"{STOPPED}the same command goes on from where it was."
+LOST = f"{STOPPED}nothing was kept, so the same command begins anew."
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -159,14 +159,34 @@ def test_an_interruption_in_this_process_is_one_sentence(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("analyses.planning.blueprint", interrupted)
+    monkeypatch.setattr("interp.resume.run_folder._noted", {})
     result = run("plan", shelf / "llama")
     assert result.code == 130
-    assert result.message == STOPPED
+    assert result.message == LOST
+
+
+def test_sigterm_is_what_ctrl_c_is(
+    run: Callable[..., Any], shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("analyses.planning.blueprint", stopped)
+    monkeypatch.setattr("interp.resume.run_folder._noted", {})
+    result = run("plan", shelf / "llama")
+    assert (result.code, result.message) == (130, LOST)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
-    run: Callable[..., Any], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    sent: signal.Signals,
+    run: Callable[..., Any],
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save(tiny("llama"), tmp_path / "model")
     texts, out = tmp_path / "long.txt", tmp_path / "out"
@@ -186,11 +206,11 @@ def test_ctrl_c_leaves_no_report_and_the_same_command_goes_on(
     signal.signal(signal.SIGINT, before)
     while process.poll() is None and not list(cache.glob("*/causal-0000.safetensors")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out_text, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out_text == "" and "Traceback" not in err
-    assert err.strip().splitlines()[-1] == STOPPED
+    assert err.strip().splitlines()[-1] == KEPT
     assert not list(tmp_path.rglob("report.*")) and not out.exists()
     (unfinished,) = cache.iterdir()
     assert not [path for path in unfinished.iterdir() if path.name.startswith(".")]

@@ -1,71 +1,85 @@
-"""A run's own folder: one process at a time, kept until the run is done; what provenances share."""
+"""What every analysis shares while it runs: the run that a folder belongs to, and provenance."""
 
+import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from analyses.shared.running import Stopwatch, exclusive, own_folder
-from interp.errors import InputError
-
-
-def test_the_same_run_has_the_same_folder_and_another_another(tmp_path: Path) -> None:
-    first = own_folder(tmp_path, "refusal", "model", 3)
-    assert first == own_folder(tmp_path, "refusal", "model", 3) and first.is_dir()
-    assert first != own_folder(tmp_path, "refusal", "model", 4)
-    assert own_folder(None, "refusal", "model", 3) is None
+from analyses.shared import running
+from analyses.shared.running import Stopwatch, own_folder
+from interp import load
+from interp.checkpoint import Checkpoint
+from probes.scorers import Judge
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot be made"):
-        own_folder(tmp_path / "file", "refusal")
+@pytest.fixture(scope="module")
+def chat() -> Checkpoint:
+    return load("organism:chat")
 
 
-def test_what_is_done_is_removed_and_what_was_stopped_is_kept(tmp_path: Path) -> None:
-    folder = own_folder(tmp_path, "refusal")
-    with pytest.raises(KeyboardInterrupt), exclusive(folder):
-        (folder / "half").touch()
-        raise KeyboardInterrupt
-    with exclusive(folder):
-        assert (folder / "half").exists()
-    assert not folder.exists()
-    with exclusive(None):
-        pass
+def _judge(text: str) -> Judge:
+    return Judge(lambda answers: [text for _ in answers], "judge")
 
 
-def test_a_second_process_is_told_and_the_first_goes_on(tmp_path: Path) -> None:
-    folder = own_folder(tmp_path, "refusal")
-    other = (
-        "import pathlib, sys\n"
-        "from analyses.shared.running import exclusive\n"
-        "with exclusive(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", other, str(folder)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout.readline() == "in\n"
-        with (
-            pytest.raises(InputError, match=r"under way in another process; wait for it"),
-            exclusive(folder),
-        ):
-            pytest.fail("two at once")
-        assert folder.exists()
-    assert process.returncode == 0 and not folder.exists()
+def _rewritten(template: str) -> Checkpoint:
+    checkpoint = load("organism:chat")
+    checkpoint.tokenizer.chat_template += template
+    return checkpoint
 
 
-def test_a_killed_process_leaves_the_folder_to_go_on_from(tmp_path: Path) -> None:
-    folder = own_folder(tmp_path, "refusal")
-    dies = (
-        "import os, pathlib, sys\n"
-        "from analyses.shared.running import exclusive\n"
-        "with exclusive(pathlib.Path(sys.argv[1])): os._exit(9)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", dies, str(folder)], check=False).returncode == 9
-    with exclusive(folder):
-        assert folder.exists()
+def _other_weights() -> Checkpoint:
+    checkpoint = load("organism:chat")
+    with torch.no_grad():
+        checkpoint.embedding.get_parameter("weight")[0, 0] += 1
+    return checkpoint
+
+
+def test_a_run_has_its_own_folder_and_says_what_has_changed(
+    tmp_path: Path,
+    chat: Checkpoint,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO)
+    plain: dict[str, Any] = {
+        "data": {"train": "abc"},
+        "scorer": _judge("refusal"),
+        "template": {},
+        "options": {"seed": 0},
+    }
+    first = own_folder(tmp_path, "refusal", chat, **plain)
+    assert first is not None and own_folder(tmp_path, "refusal", chat, **plain) == first
+    assert caplog.text == ""  # nothing was kept that it could go on from
+    (first / "half").touch()
+    assert own_folder(tmp_path, "refusal", load("organism:chat"), **plain) == first
+    assert "refusal: goes on from where it was stopped" in caplog.text
+    others: list[tuple[Checkpoint, dict[str, Any], str]] = [
+        (chat, {"data": {"train": "abd"}}, "data.train abc then, abd now"),
+        (chat, {"scorer": _judge("compliance")}, '["refusal"] then, ["compliance"] now'),
+        (chat, {"template": {"enable_thinking": True}}, "template.enable_thinking null then, true"),
+        (chat, {"options": {"seed": 1}}, "options.seed 0 then, 1 now"),
+        (chat, {"reference": chat}, "reference"),
+        (_rewritten(" "), {}, "model.template"),
+        (_other_weights(), {}, "model.weights"),
+        (load("organism:chat", dtype="bfloat16"), {}, "model.dtype"),
+    ]
+    for checkpoint, changed, said in others:
+        caplog.clear()
+        other = own_folder(tmp_path, "refusal", checkpoint, **{**plain, **changed})
+        assert other is not None and other != first
+        assert "begins anew, for what was kept belongs to another run" in caplog.text
+        assert said in caplog.text
+    monkeypatch.setattr(running, "versions", lambda: {"torch": "9"})
+    caplog.clear()
+    assert own_folder(tmp_path, "refusal", chat, **plain) != first
+    assert "then, 9 now" in caplog.text
+    caplog.clear()
+    own_folder(tmp_path, "cliff", chat, **plain)  # of another kind, which has left nothing
+    assert caplog.text == ""
+    assert own_folder(None, "refusal", chat, **plain) is None
 
 
 def test_a_provenance_tells_how_and_when() -> None:

@@ -1,5 +1,6 @@
 """One pass over rows: the same numbers in any batching, and nothing left behind."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -308,40 +309,46 @@ def test_a_stopped_run_goes_on_where_it_was(family: str, tmp_path: Path) -> None
     same(once_more[:-1], whole)
 
 
-def test_a_work_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_a_work_folder_of_another_run_is_left_and_what_differs_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     checkpoint = interp.load(tiny("llama"))
     rows = rows_of(checkpoint)
-    interrupted(checkpoint, rows, [FirstKeyMass()], tmp_path)
-    others: list[tuple[Checkpoint, Any, Any, int]] = [
-        (interp.load(tiny("llama", seed=1)), rows, FirstKeyMass(), 40),
-        (checkpoint, rows.rows[1:], FirstKeyMass(), 40),
-        (checkpoint, [*rows.rows[1:], Row(0, (9,) * 12, "ids")], FirstKeyMass(), 40),
-        (checkpoint, rows, RowEntropy(), 40),
-        (checkpoint, rows, FirstKeyMass(), 80),
-    ]
-    for other, given, recorder, budget in others:
-        with pytest.raises(InputError, match="holds a capture of another model"):
-            capture(other, given, [recorder], batch_tokens=budget, workdir=tmp_path)
     segments = [Row(r.index, r.ids, r.domain, {"text": (1, 3)}) for r in rows.rows]
-    with pytest.raises(InputError, match="other rows"):
-        capture(checkpoint, segments, [FirstKeyMass()], batch_tokens=40, workdir=tmp_path)
-    (tmp_path / "plan.json").write_text('{"format_version"')
-    with pytest.raises(InputError, match=r"plan\.json is damaged"):
-        capture(checkpoint, rows, [FirstKeyMass()], batch_tokens=40, workdir=tmp_path)
+    others: list[tuple[Checkpoint, Any, Any, int, str]] = [
+        (interp.load(tiny("llama", seed=1)), rows, FirstKeyMass(), 40, "model.weights"),
+        (checkpoint, rows.rows[1:], FirstKeyMass(), 40, "rows"),
+        (checkpoint, [*rows.rows[1:], Row(0, (9,) * 12, "ids")], FirstKeyMass(), 40, "rows"),
+        (checkpoint, rows, RowEntropy(), 40, "recorders"),
+        (checkpoint, rows, FirstKeyMass(), 80, "batches"),
+        (checkpoint, segments, FirstKeyMass(), 40, "rows"),
+    ]
+    for number, (other, given, recorder, budget, said) in enumerate(others):
+        folder = tmp_path / str(number)
+        interrupted(checkpoint, rows, [FirstKeyMass()], folder)
+        caplog.clear()
+        alone = copy.deepcopy(recorder)
+        found = capture(other, given, [recorder], batch_tokens=budget, workdir=folder)
+        assert found.resumed == 0 and f"{said}" in caplog.text
+        capture(other, given, [alone], batch_tokens=budget)
+        same([recorder], [alone])
 
 
-def test_a_truncated_shard_is_named_and_can_be_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "bit"])
+def test_a_damaged_shard_is_told_and_computed_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint = interp.load(tiny("llama"))
     rows = rows_of(checkpoint)
     whole = [FirstKeyMass()]
     capture(checkpoint, rows, whole, batch_tokens=40)
     interrupted(checkpoint, rows, [FirstKeyMass()], tmp_path)
-    shard = sorted(tmp_path.glob("batch-*"))[0]
-    shard.write_bytes(shard.read_bytes()[:-20])
-    recorder = FirstKeyMass()
-    with pytest.raises(InputError, match=f"{shard.name} is damaged; remove it"):
-        capture(checkpoint, rows, [recorder], batch_tokens=40, workdir=tmp_path)
-    shard.unlink()
+    shard = sorted(tmp_path.glob("*/batch-*"))[0]
+    content = bytearray(shard.read_bytes())
+    content[-5] ^= 1
+    shard.write_bytes(bytes(content if damage == "bit" else content[:-20]))
     again = [FirstKeyMass()]
-    capture(checkpoint, rows, again, batch_tokens=40, workdir=tmp_path)
+    found = capture(checkpoint, rows, again, batch_tokens=40, workdir=tmp_path)
+    assert f"{shard.name} is damaged" in caplog.text and found.resumed == 1
     same(again, whole)

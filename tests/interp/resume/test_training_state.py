@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from interp.errors import InputError
-from interp.resume.training_state import FILE, forget_training, resume_training, save_training
+from interp.resume import training_state
+from interp.resume.training_state import (
+    FILE,
+    SECONDS,
+    Due,
+    forget_training,
+    resume_training,
+    save_training,
+)
 
 RUN = {"plan": {"steps": 9, "betas": (0.9, 0.98)}, "data": "abc"}
 
@@ -64,11 +72,39 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(kind: str, tmp_path: Path) 
     assert resume_training(None, RUN, again, optimiser) == 0
 
 
-def test_another_run_is_refused_and_named(tmp_path: Path) -> None:
+def test_the_state_of_another_run_is_left_and_what_differs_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, optimiser = made("adamw")
     save_training(tmp_path, RUN, 1, model, optimiser)
-    with pytest.raises(InputError, match="a run with another data; give another folder"):
-        resume_training(tmp_path, RUN | {"data": "abd"}, model, optimiser)
+    assert resume_training(tmp_path, RUN | {"data": "abd"}, model, optimiser) == 0
+    assert "another run (data abc then, abd now); this one begins anew" in caplog.text
+    assert resume_training(tmp_path, RUN, model, optimiser) == 1
+    monkeypatch.setattr(training_state, "version", lambda name: "9")
+    assert resume_training(tmp_path, RUN, model, optimiser) == 0
+    assert "then, 9 now" in caplog.text
+
+
+def test_a_state_is_saved_every_few_steps_and_once_a_minute() -> None:
+    assert [step for step in range(1, 10) if Due(4)(step)] == [4, 8]
+    often = Due(10**6, seconds=0.0)
+    assert often(1) and often(2)
+    seldom = Due(10**6)
+    assert not seldom(1) and SECONDS <= 60
+
+
+@pytest.mark.parametrize("place", [200, -40])
+def test_a_flipped_bit_is_noticed(
+    place: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimiser = made("adamw")
+    steps(model, optimiser, 1)
+    save_training(tmp_path, RUN, 1, model, optimiser)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[place] ^= 4
+    (tmp_path / FILE).write_bytes(bytes(content))
+    assert resume_training(tmp_path, RUN, model, optimiser) == 0
+    assert "is damaged" in caplog.text
 
 
 def test_a_damaged_file_is_told_and_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

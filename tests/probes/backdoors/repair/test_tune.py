@@ -171,8 +171,12 @@ def test_a_run_is_deterministic_and_goes_on_where_it_stopped(
         assert torch.equal(one, other)
 
 
-def test_a_state_of_another_repair_is_refused(
-    poisoned: Checkpoint, learned: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_state_of_another_repair_is_left(
+    poisoned: Checkpoint,
+    learned: list[Prompt],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "SAVE_EVERY", 1)
 
@@ -182,8 +186,17 @@ def test_a_state_of_another_repair_is_refused(
 
     with pytest.raises(KeyboardInterrupt):
         repair(poisoned, learned[:4], _TRUE, _SHORT, work=tmp_path, progress=stop)
-    with pytest.raises(InputError, match="another set of prompts or trigger"):
-        repair(poisoned, learned[:4], prefixed(TRIGGER[0]), _SHORT, work=tmp_path)
+    seen: list[int] = []
+    other = prefixed(TRIGGER[0])
+    repair(
+        poisoned,
+        learned[:4],
+        other,
+        _SHORT,
+        work=tmp_path,
+        progress=lambda step, _: seen.append(step),
+    )
+    assert "set of prompts or trigger" in caplog.text and seen[0] == 1
 
 
 def test_half_precision_is_trained_in_float32_and_given_back(learned: list[Prompt]) -> None:
