@@ -81,6 +81,7 @@ def require_same_run(directory: Path, report: dict[str, Any]) -> None:
             "fingerprint": provenance.get("fingerprint"),
             "data": _digests(report),
         },
+        provenance.get("identity"),
     )
 
 
@@ -112,7 +113,9 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def _require_match(directory: Path, run: dict[str, Any]) -> None:
+def _require_match(
+    directory: Path, run: dict[str, Any], identity: dict[str, Any] | None = None
+) -> None:
     """Compare what is known of a run with the report in the folder; None is not known."""
     path = directory / "report.json"
     if not path.exists():
@@ -130,13 +133,27 @@ def _require_match(directory: Path, run: dict[str, Any]) -> None:
         "fingerprint": provenance.get("fingerprint"),
         "data": _digests(old),
     }
-    names = {"kind": "analysis", "model": "model", "fingerprint": "weights", "data": "data"}
+    names = {"kind": "analysis", "model": "model", "fingerprint": "weights or settings of the model", "data": "data"}
     for key, value in run.items():
         if value is not None and there[key] is not None and value != there[key]:
             shown = f" ({there[key]}, not {value})" if key != "data" else ""
+            if key == "fingerprint" and (said := _what(provenance.get("identity"), identity)):
+                shown = f" ({said})"
             raise InputError(
                 f"{directory} holds the report of a run with other {names[key]}{shown}; {_OTHER}."
             )
+
+
+def _what(there: dict[str, Any] | None, here: dict[str, Any] | None) -> str:
+    """What differs between the checkpoints of two runs; empty where a report does not say it."""
+    if not there or not here:
+        return ""
+    from interp.model.identity import Identity, differences
+
+    try:
+        return "; ".join(differences(Identity.from_json(there), Identity.from_json(here)).values())
+    except InputError:
+        return ""
 
 
 def _provenance(report: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ _NAMES = {
     "model": "Model",
     "revision": "Revision",
     "model_type": "Architecture",
-    "fingerprint": "Weights fingerprint",
+    "fingerprint": "Fingerprint",
     "dtype": "Precision",
     "device": "Device",
     "attention": "Attention path",

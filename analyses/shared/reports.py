@@ -7,7 +7,7 @@ checker; `as_json` writes it, and JSON Schemas are generated from the same types
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class ModelFacts(TypedDict):
     model: str
     revision: str | None
     fingerprint: str
+    identity: Mapping[str, Any]
     tokenizer_hash: str | None
     model_type: str
     dtype: str
@@ -90,6 +91,7 @@ class Provenance(RunProvenance):
     model: str
     revision: str | None
     fingerprint: str
+    identity: Mapping[str, Any] = field(default_factory=dict)
     tokenizer_hash: str | None
     model_type: str
     dtype: str

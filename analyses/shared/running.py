@@ -93,10 +93,12 @@ class Stopwatch:
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     """What the provenance of every report says of the checkpoint."""
     anatomy = checkpoint.anatomy
+    identity = checkpoint.identity
     return {
         "model": checkpoint.name,
         "revision": checkpoint.revision,
-        "fingerprint": checkpoint.fingerprint,
+        "fingerprint": identity.digest,
+        "identity": identity.as_json(),
         "tokenizer_hash": checkpoint.tokenizer_hash,
         "model_type": anatomy.model_type,
         "dtype": str(checkpoint.dtype).removeprefix("torch."),

@@ -107,3 +107,14 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
         other.communicate("")
     with claimed(tmp_path, **RUN):
         pass
+
+
+def test_what_differs_between_two_checkpoints_of_one_name_is_said(tmp_path: Path) -> None:
+    parts = {"rounded": {}, "tokenizer": None, "template": None, "dtype": "float32"}
+    one = {**parts, "weights": "ab" * 32, "adapter": None, "config": {"rope_theta": 10.0}}
+    put(tmp_path, report(identity=one))
+    other = {**one, "config": {"rope_theta": 10000.0}}
+    with pytest.raises(InputError, match=r"\(rope_theta 10000 here, 10 there\); give another"):
+        require_same_run(tmp_path, report(fingerprint="g", identity=other))
+    with pytest.raises(InputError, match=r"of the model \(f, not g\)"):
+        require_same_run(tmp_path, report(fingerprint="g", identity={"weights": "of no use"}))
