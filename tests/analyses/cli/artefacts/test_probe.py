@@ -119,7 +119,7 @@ def test_a_probe_of_another_model_is_refused(chat: Path, tmp_path: Path) -> None
     out = tmp_path / "probe.safetensors"
     other = planted(tmp_path / "c").folder
     assert run("fit", other, "--label", "label", "--out", out).exit_code == 0
-    assert_refused(run("eval", out, chat), "belongs to planted", "not those of organism:chat")
+    assert_refused(run("eval", out, chat), "belongs to planted", "organism:chat is not the same")
     allowed = ("--allow", "fingerprint", "--allow", "tokenizer_hash")
     assert_refused(run("eval", out, chat, *allowed), "wide, but the residual")
     assert_refused(run("eval", other / "rows.csv", other), "no safetensors file")
