@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.model import artifacts
+from interp.model.fields import NUMBER, POSITIVE, require_fields
 from interp.model.origin import require_origin
 from interp.model.sites import layer_ranges
 from probes.collections.collection import Collection
@@ -22,6 +23,10 @@ from probes.statistics.metrics import auroc, tpr_at_fpr
 
 _KIND = "probe"
 _FPR = 0.01
+_SETTINGS = {
+    **{name: NUMBER.optional() for name in ("alpha", "temperature")},
+    **{name: POSITIVE.optional() for name in ("window", "heads")},
+}
 _YES, _NO = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
@@ -76,14 +81,26 @@ class FittedProbe:
         """Read the artefact.
 
         Raises:
-            InputError: the file is missing, damaged or no probe.
+            InputError: the file is missing, damaged, incomplete or no probe.
         """
         found = artifacts.load(path, _KIND)
+        coef = found.tensors["coef"]
+        try:
+            require_fields(found.meta["aggregation"], _SETTINGS, "aggregation.")
+            aggregation = aggregator(**found.meta["aggregation"])
+            if coef.shape[2] != (aggregation.channels or 1):
+                raise ValueError(
+                    f"coef has {coef.shape[2]} scores for a token, and {aggregation.name} takes "
+                    f"{aggregation.channels or 1}"
+                )
+        except (InputError, ValueError) as error:
+            said = str(error).removesuffix(".")
+            raise InputError(f"{path} is no complete probe: {said}; make it anew.") from error
         return cls(
-            found.tensors["coef"],
+            coef,
             found.tensors["intercept"],
             tuple(found.meta["layers"]),
-            aggregator(**found.meta["aggregation"]),
+            aggregation,
             found.tensors["trained"].numpy(),
             found.meta,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from interp.model.sites import layer_ranges
 from probes.guards.conversations import Conversation, prompts_of
 from probes.guards.evaluation import Evaluation, evaluate
 from probes.guards.prefill import PrefillReader, PrefillStopped
-from probes.guards.readout import SITE, Method, Readout
+from probes.guards.readout import SITE, Method, Readout, require_method
 from probes.guards.threshold import Threshold, benign_halves
 from probes.statistics.calibration import Platt
 
@@ -349,27 +349,38 @@ class Guard:
         artifact = artifacts.load(path, "guard")
         require_origin("guard", artifact.meta, checkpoint, allow=allow)
         meta = artifact.meta
-        try:
-            readout = Readout(
-                tuple(meta["layers"]),
-                artifact.tensors["weights"].numpy(),
-                artifact.tensors["centres"].numpy(),
-                meta["bias"],
-                meta["cosine"],
-            )
-            threshold = Threshold.from_dict(meta["threshold"])
-            platt = None if meta["platt"] is None else Platt(**meta["platt"])
-            method, template, record = meta["method"], meta["template"], meta["record"]
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is a guard that lacks or misnames {error}; make it anew."
-            ) from error
+        readout = Readout(
+            tuple(meta["layers"]),
+            artifact.tensors["weights"].numpy(),
+            artifact.tensors["centres"].numpy(),
+            meta["bias"],
+            meta["cosine"],
+        )
+        _require_guard(path, artifact)
+        threshold = Threshold.from_dict(meta["threshold"])
+        platt = None if meta["platt"] is None else Platt(**meta["platt"])
+        method, template, record = require_method(meta["method"]), meta["template"], meta["record"]
         if readout.layers[-1] >= checkpoint.anatomy.n_layers:
             raise InputError(
                 f"this guard reads layer {readout.layers[-1]}, and {checkpoint.name} has "
                 f"{checkpoint.anatomy.n_layers}."
             )
         return cls(checkpoint, method, readout, threshold, template, platt, record)
+
+
+def _require_guard(path: Path, artifact: artifacts.Artifact) -> None:
+    """Check what only this class knows of the file of a guard."""
+    meta, layers = artifact.meta, artifact.meta["layers"]
+    known = {each.name for each in fields(Threshold)}, {each.name for each in fields(Platt)}
+    said = ""
+    if (meta["site"], meta["segment"]) != (SITE, "t_inst"):
+        said = f"it reads {meta['site']} at {meta['segment']}, and a guard {SITE} at t_inst"
+    elif layers != sorted(set(layers)):
+        said = "its layers are not once each in their order"
+    elif not set(meta["threshold"]) <= known[0] or not set(meta["platt"] or {}) <= known[1]:
+        said = "its threshold or platt has a field that there is not"
+    if said:
+        raise InputError(f"{path} is no complete guard: {said}; make it anew.")
 
 
 def _require_prompts(given: PromptSet, name: str) -> None:

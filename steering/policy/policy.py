@@ -23,6 +23,7 @@ from interp.model import artifacts
 from interp.model.artifacts import Artifact
 from interp.model.origin import origin, require_named, require_origin
 from interp.model.sites import Site, layer_ranges
+from steering.policy.gate_file import require_gate
 from steering.runtime.gates import AlwaysOpen, Gate, depth, gate_from
 from steering.runtime.operators import Operator, require_operator
 from steering.runtime.runtime import as_edit
@@ -196,11 +197,8 @@ class Policy:
         artifact = artifacts.load(_file(path), KIND)
         try:
             policy = cls._from(artifact)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{_file(path)} is no complete policy ({type(error).__name__}: {error}); make it "
-                "anew."
-            ) from error
+        except InputError as error:
+            raise InputError(f"{_file(path)} is no complete policy: {error}") from error
         require_named(KIND, policy.meta, allow)
         if checkpoint is not None:
             policy.require(checkpoint, allow=allow)
@@ -232,19 +230,21 @@ class Policy:
             for name, tensor in tensors.items()
             if name.startswith("gate.")
         }
+        directions = tensors["directions"]
+        require_gate(meta["gate"], gate, directions.shape[1], meta.get("origin", {}))
         own = {each.name for each in fields(cls)}
         return cls(
             name=meta["name"],
             method=meta["method"],
             sites=tuple(Site.parse(name) for name in meta["sites"]),
-            directions=tensors["directions"],
+            directions=directions,
             weights=tuple(tensors["weights"].tolist()),
             gate=gate_from(meta["gate"], gate),
             span=Span(*meta["span"]),
             operator=require_operator(meta["operator"]),
             strength=float(meta["strength"]),
             readers=tensors.get("readers"),
-            keep_norm=bool(meta["keep_norm"]),
+            keep_norm=meta["keep_norm"],
             meta={k: v for k, v in meta.items() if k not in own and k != "versions"},
         )
 

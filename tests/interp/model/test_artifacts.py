@@ -17,8 +17,9 @@ def checkpoint() -> Checkpoint:
 
 
 def an_artifact(checkpoint: Checkpoint) -> Artifact:
-    tensors = {"vector": torch.arange(96.0), "n": torch.tensor([3])}
-    return Artifact("direction", tensors, {"origin": origin(checkpoint), "layer": 2})
+    meta = {"site": "resid_pre", "layer": 2, "position": -1, "segment": "instruction"}
+    meta |= {"method": "planted", "residual_norm": 3.0, "origin": origin(checkpoint)}
+    return Artifact("direction", {"vector": torch.arange(96.0)}, meta)
 
 
 def test_what_is_saved_comes_back(tmp_path: Path, checkpoint: Checkpoint) -> None:
@@ -34,9 +35,15 @@ def test_what_is_saved_comes_back(tmp_path: Path, checkpoint: Checkpoint) -> Non
 
 def test_tensors_may_share_their_memory(tmp_path: Path) -> None:
     one = torch.arange(6.0).reshape(2, 3)
-    made = Artifact("policy", {"vector": one, "same": one, "turned": one.T}, {})
-    found = load_artifact(save(tmp_path / "p.safetensors", made), "policy").tensors
-    assert torch.equal(found["same"], one) and torch.equal(found["turned"], one.T)
+    meta = {"site": "resid_pre", "layers": [0, 1], "segment": "instruction", "label": "label"}
+    meta |= {"positive": "yes", "threshold": 0.0, "aggregation": {"name": "last"}}
+    meta |= {"origin": {"model": "m", "fingerprint": "f", "tokenizer_hash": None}}
+    tensors = {"coef": one[..., None], "intercept": one[0, :1], "trained": torch.arange(3)}
+    turned = {**tensors, "coef": one.T.contiguous().T[..., None]}
+    for made in (tensors, turned):
+        path = save(tmp_path / "p.safetensors", Artifact("probe", made, meta))
+        found = load_artifact(path, "probe").tensors
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def test_numbers_that_are_none_are_not_saved(tmp_path: Path, checkpoint: Checkpoint) -> None:

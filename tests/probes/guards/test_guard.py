@@ -208,9 +208,12 @@ def test_a_file_that_lacks_something(tmp_path: Path) -> None:
         save_file({**tensors, **others}, path, metadata=meta)
         return path
 
+    deeper = {"layers": [7], "origin": {**header["origin"], "layers": 8}}
     with pytest.raises(InputError, match=r"reads layer 7, and .* has 3"):
+        Guard.load(rewritten(deeper), organism())
+    with pytest.raises(InputError, match="names layer 7 of a model of 3 layers"):
         Guard.load(rewritten({"layers": [7]}), organism())
-    with pytest.raises(InputError, match="lacks or misnames"):
+    with pytest.raises(InputError, match=r"no complete guard: it lacks threshold.wanted_fpr"):
         Guard.load(rewritten({"threshold": {"value": 0.0}}), organism())
     with pytest.raises(InputError, match="holds a direction, where a guard is needed"):
         Guard.load(rewritten({"kind": "direction"}), organism())
