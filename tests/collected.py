@@ -85,7 +85,11 @@ def planted(
             "positions": torch.tensor(positions),
         }
         save_file(tensors, own / "shard.safetensors")
-        index = {"format_version": 1, "kind": "activations", "shards": {"shard.safetensors": n}}
+        index = {
+            "format_version": 1,
+            "kind": "activations",
+            "shards": {"shard.safetensors": len(rows)},
+        }
         (own / "index.json").write_text(json.dumps(index))
     keys = [hashlib.sha256(f"{seed} {number}".encode()).hexdigest() for number in range(n)]
     table = {"index": range(n), "label": y, "source": ["abc"[i // 2 % 3] for i in range(n)]}

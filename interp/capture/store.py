@@ -1,9 +1,9 @@
 """Activations on disk: sharded safetensors with their provenance beside them."""
 
 import errno
-import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,37 @@ from torch import Tensor
 
 from interp.capture.recorder import LayerBatch, Needs, Recorder
 from interp.data.rows import Row
-from interp.errors import InputError, NumericalError
+from interp.errors import InputError, NumericalError, first_line
+from interp.model.fields import COUNT, TEXT, Field, require_fields
 from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from interp.resume.files import replacing, write_atomically
+from interp.resume.sealed import (
+    acknowledge,
+    file_sha256,
+    is_checksum,
+    read_sealed,
+    sealed_json,
+    warn_unsealed,
+)
 
 FORMAT_VERSION = 1
+_NAME = re.compile(r"[\w.-]+\.safetensors")
+
+
+def _by_shard(says: str, holds: Callable[[Any], bool]) -> Field:
+    def fits(value: Any) -> bool:
+        named = isinstance(value, dict) and bool(value) and all(map(_NAME.fullmatch, value))
+        return named and all(map(holds, value.values()))
+
+    return Field(f"an object of names of files in the same folder, each with {says}", fits)
+
+
+_FIELDS = {
+    **{name: TEXT.optional() for name in ("model", "fingerprint", "site", "segment")},
+    "shards": _by_shard("its number of tokens", COUNT.holds),
+    "checksums": _by_shard("its SHA-256", is_checksum).optional(),
+}
 
 
 class Activations(Recorder):
@@ -41,6 +66,7 @@ class Activations(Recorder):
     def __init__(self, site: Site, folder: Path, segment: str = "text") -> None:
         self.site, self.folder, self.segment = site, Path(folder), segment
         self._shards: dict[str, int] = {}
+        self._checksums: dict[str, str] = {}
         self._model: dict[str, Any] = {}
 
     def needs(self, checkpoint: LoadedModel) -> Needs:
@@ -93,6 +119,7 @@ class Activations(Recorder):
                 missing = f"{size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB left"
                 raise OSError(errno.ENOSPC, missing)
             save_file(shard, temporary)
+            self._checksums[name] = file_sha256(temporary)
         self._shards[name] = len(shard["rows"])
 
     def fresh(self) -> "Activations":
@@ -102,11 +129,13 @@ class Activations(Recorder):
         return twin
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Names and sizes of the shards."""
+        """Names, sizes and checksums of the shards."""
         names = "\n".join(self._shards).encode()
+        sums = bytes.fromhex("".join(self._checksums[name] for name in self._shards))
         return {
             "names": np.frombuffer(names, dtype=np.uint8),
             "sizes": np.array(list(self._shards.values()), dtype=np.int64),
+            "checksums": np.frombuffer(sums, dtype=np.uint8),
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -117,13 +146,17 @@ class Activations(Recorder):
         """
         # A rank without batches has no names, and splitting nothing gives one empty name.
         names = state["names"].tobytes().decode().split("\n") if len(state["sizes"]) else []
-        for name, size in zip(names, state["sizes"], strict=True):
+        sums = state["checksums"].reshape(-1, 32) if "checksums" in state else [None] * len(names)
+        for name, size, checksum in zip(names, state["sizes"], sums, strict=True):
             if not (self.folder / name).exists():
                 raise InputError(
                     f"{self.folder / name} is gone, though the work folder says it was written; "
                     "remove the work folder and start again."
                 )
             self._shards[name] = int(size)
+            self._checksums[name] = (
+                file_sha256(self.folder / name) if checksum is None else checksum.tobytes().hex()
+            )
 
     def result(self) -> "StoredActivations":
         """Close the folder with its index.
@@ -148,36 +181,72 @@ class Activations(Recorder):
             "site": self.site.hook_name,
             "segment": self.segment,
             "shards": dict(sorted(self._shards.items())),
+            "checksums": dict(sorted(self._checksums.items())),
         }
-        write_atomically(path, json.dumps(index, indent=1).encode())
+        write_atomically(path, sealed_json(index))
         return StoredActivations(self.folder, index)
 
 
 @dataclass(frozen=True)
 class StoredActivations:
-    """A closed folder of activations."""
+    """A closed folder of activations.
+
+    Attributes:
+        folder: where it is.
+        index: what `index.json` says, without its own checksum.
+        sealed: whether every file has a checksum.
+    """
 
     folder: Path
     index: dict[str, Any]
+    sealed: bool = True
 
     @classmethod
     def open(cls, folder: Path) -> "StoredActivations":
         """Open a closed folder.
 
         Raises:
-            InputError: it has no index, or one of another format.
+            InputError: it has no index, a damaged one, or one of another format.
         """
         path = Path(folder) / "index.json"
         try:
-            index = json.loads(path.read_text())
+            index, sealed = read_sealed(path)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{folder} has no readable index.json, so its capture did not finish."
+                f"{folder} has no readable index.json ({first_line(error)}), so its capture did "
+                "not finish, or it was damaged; capture again."
             ) from error
-        kind = index.get("kind") if isinstance(index, dict) else None
-        if kind != "activations" or index.get("format_version") != FORMAT_VERSION:
+        if index.get("kind") != "activations" or index.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{path} is not an activation index of format {FORMAT_VERSION}.")
-        return cls(Path(folder), index)
+        try:
+            require_fields(index, _FIELDS)
+            if set(index.get("checksums", index["shards"])) != set(index["shards"]):
+                raise ValueError("its checksums are not those of its shards")
+        except ValueError as error:
+            raise InputError(f"{path} is no complete index: {error}; capture again.") from error
+        if not (sealed := sealed and "checksums" in index):
+            warn_unsealed(path.parent)
+        return cls(Path(folder), index, sealed)
+
+    @classmethod
+    def seal(cls, folder: Path) -> bool:
+        """Write checksums into a folder of before there were any; its shards are checked first.
+
+        Returns:
+            Whether anything was written; False if all checksums were there.
+
+        Raises:
+            InputError: the index or a shard is damaged, or the index cannot be written.
+        """
+        acknowledge(Path(folder))
+        found = cls.open(folder)
+        found.load()
+        if found.sealed:
+            return False
+        sums = {name: file_sha256(found.folder / name) for name in found.index["shards"]}
+        content = sealed_json({**found.index, "checksums": sums})
+        write_atomically(found.folder / "index.json", content)
+        return True
 
     def load(self, checkpoint: LoadedModel | None = None) -> dict[str, Tensor]:
         """All shards as `values`, `rows`, `positions`, sorted by row and position.
@@ -188,22 +257,47 @@ class StoredActivations:
         Raises:
             InputError: they belong to another model, or a shard is damaged.
         """
-        if checkpoint is not None and checkpoint.fingerprint != self.index["fingerprint"]:
+        made = self.index.get("fingerprint")
+        if checkpoint is not None and checkpoint.fingerprint != made:
             raise InputError(
-                f"{self.folder} holds activations of {self.index['model']} "
-                f"({self.index['fingerprint']}), not of {checkpoint.name} "
-                f"({checkpoint.fingerprint})."
+                f"{self.folder} holds activations of {self.index.get('model')} ({made}), "
+                f"not of {checkpoint.name} ({checkpoint.fingerprint})."
             )
         try:
-            shards = [load_file(self.folder / name) for name in self.index["shards"]]
-        except (OSError, SafetensorError) as error:
+            shards = [self._shard(name) for name in self.index["shards"]]
+            joined = {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"a shard of {self.folder} is missing or damaged ({error})."
+                f"a shard of {self.folder} is missing or damaged ({first_line(error)}); capture "
+                "again, or copy the folder again."
             ) from error
-        joined = {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
         place = joined["rows"] * (int(joined["positions"].max()) + 1) + joined["positions"]
         order = torch.argsort(place)
         return {key: tensor[order] for key, tensor in joined.items()}
+
+    def _shard(self, name: str) -> dict[str, Tensor]:
+        path = self.folder / name
+        wanted = self.index.get("checksums", {}).get(name)
+        if wanted is not None and file_sha256(path) != wanted:
+            raise ValueError(f"the checksum of {name} does not match")
+        shard = load_file(path)
+        if set(shard) != {"values", "rows", "positions"}:
+            raise ValueError(f"{name} does not hold values, rows and positions")
+        count = self.index["shards"][name]
+        for key in ("rows", "positions"):
+            numbers = shard[key]
+            if (
+                numbers.shape != (count,)
+                or numbers.dtype != torch.int64
+                or bool((numbers < 0).any())
+            ):
+                raise ValueError(f"{key} of {name} are not {count} integers from 0 on")
+        values = shard["values"]
+        if values.ndim < 2 or len(values) != count or not values.is_floating_point():
+            raise ValueError(f"{name} does not hold the values of {count} tokens")
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"values of {name} are NaN or infinite")
+        return shard
 
 
 def _span(row: Row, segment: str) -> tuple[int, int]:

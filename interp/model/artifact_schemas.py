@@ -17,6 +17,7 @@ from interp.model.fields import (
     BACKWARD,
     COUNT,
     FLAG,
+    LAYER,
     NUMBER,
     OBJECT,
     POSITIVE,
@@ -27,7 +28,6 @@ from interp.model.fields import (
     Field,
     Fields,
     is_span,
-    is_whole,
     list_of,
     record,
     require_fields,
@@ -75,8 +75,6 @@ class Schema:
     part: str | None = None
 
 
-_LAYERS = list_of(Field("a layer from 0 on, or null", lambda v: v is None or is_whole(v, 0)), 1)
-
 SCHEMAS: Mapping[str, Schema] = {
     "direction": Schema(
         {
@@ -95,7 +93,7 @@ SCHEMAS: Mapping[str, Schema] = {
         {
             "site": TEXT,
             "segment": TEXT,
-            "layers": _LAYERS,
+            "layers": list_of(LAYER, 1),
             "label": TEXT,
             "positive": TEXT,
             "threshold": NUMBER,

@@ -111,6 +111,7 @@ RATE = Field("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
 SIZE = Field("a number from 0 on", lambda v: is_number(v) and v >= 0)
 COUNT = Field("an integer from 0 on", lambda v: is_whole(v, 0))
 POSITIVE = Field("an integer from 1 on", lambda v: is_whole(v, 1))
+LAYER = Field("a layer from 0 on, or null", lambda v: v is None or is_whole(v, 0))
 BACKWARD = Field(
     "a position counted back from the last prompt token, -1", lambda v: is_whole(v, -_LARGEST, -1)
 )

@@ -108,7 +108,7 @@ def file_sha256(path: Path) -> str:
 
 
 def warn_unsealed(path: Path) -> None:
-    """Say, once a file, that it has no checksum, and how it gets one."""
+    """Say, once a file or folder, that it has no checksum, and how it gets one."""
     place = path.resolve()
     if place not in _said:
         _said.add(place)
@@ -121,7 +121,7 @@ def warn_unsealed(path: Path) -> None:
 
 
 def acknowledge(path: Path) -> None:
-    """Say nothing of this file any more; it is about to be sealed."""
+    """Say nothing of this file or folder any more."""
     _said.add(path.resolve())
 
 

@@ -3,10 +3,10 @@
 A folder with one activation folder a layer (`interp.store`), `rows.csv` (a line a prompt: index,
 label, source, text, the last token that is kept, and every further column of the data), and
 `collection.json` (site, layers, segment, data and model), which is written last: a folder without
-it is unfinished.
+it is unfinished. It holds the checksums of the others; those of the shards stand in `index.json`.
 """
 
-import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,39 @@ from interp.capture.run import capture
 from interp.capture.store import Activations, StoredActivations
 from interp.checkpoint import Checkpoint
 from interp.data.sources import csv_table
-from interp.errors import InputError
+from interp.errors import InputError, first_line
+from interp.model.artifact_schemas import ORIGIN, require_place
 from interp.model.artifacts import versions
+from interp.model.fields import LAYER, POSITIVE, TEXT, Field, list_of, require_fields
 from interp.model.origin import origin
+from interp.model.sites import Site
 from interp.resume.files import write_atomically
+from interp.resume.sealed import (
+    acknowledge,
+    file_sha256,
+    is_checksum,
+    read_sealed,
+    sealed_json,
+    warn_unsealed,
+)
 from probes.collections.plan import CollectionPlan
 
 FORMAT_VERSION = 2
-_INDEX, _ROWS, _UNFINISHED = "collection.json", "rows.csv", "unfinished"
+INDEX = "collection.json"
+_ROWS, _UNFINISHED = "rows.csv", "unfinished"
+_KEY = re.compile("[0-9a-f]{15,64}")
+_FIELDS = {
+    "site": TEXT,
+    "layers": list_of(LAYER, 1),
+    "segment": TEXT,
+    "rows": POSITIVE,
+    "tokens": POSITIVE,
+    "origin": ORIGIN,
+    "checksums": Field(
+        "an object of SHA-256 sums",
+        lambda v: isinstance(v, dict) and all(map(is_checksum, v.values())),
+    ).optional(),
+}
 
 
 def collect(
@@ -71,7 +96,7 @@ def collect(
         "origin": origin(checkpoint),
         "versions": versions(),
     }
-    if (out / _INDEX).exists():
+    if (out / INDEX).exists():
         found = Collection.open(out)
         _require_same(found, meta)
         return found
@@ -92,7 +117,7 @@ def collect(
             for recorder in recorders:
                 recorder.result()
             write_atomically(out / _ROWS, plan.table.to_csv(index=False).encode())
-            write_atomically(out / _INDEX, (json.dumps(meta, indent=1) + "\n").encode())
+            _close(out, meta)
             shutil.rmtree(out / _UNFINISHED, ignore_errors=True)
         group.gather(None)  # no rank opens the folder before it is closed
     return Collection.open(out)
@@ -121,25 +146,58 @@ class Collection:
         """
         folder = Path(folder)
         try:
-            meta = json.loads((folder / _INDEX).read_text())
+            meta, sealed = read_sealed(folder / INDEX)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{folder} has no readable {_INDEX}; give a folder that `mechguard collect` has "
-                "finished, or run the same command again to finish it."
+                f"{folder} has no readable {INDEX} ({first_line(error)}); give a folder that "
+                "`mechguard collect` has finished, or run the same command again to finish it."
             ) from error
-        kind = meta.get("kind") if isinstance(meta, dict) else None
-        if kind != "collection" or meta.get("format_version") != FORMAT_VERSION:
-            raise InputError(f"{folder / _INDEX} is not a collection of format {FORMAT_VERSION}.")
+        if meta.get("kind") != "collection" or meta.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{folder / INDEX} is not a collection of format {FORMAT_VERSION}.")
+        try:
+            _require_meta(meta)
+        except (InputError, ValueError) as error:
+            raise InputError(
+                f"{folder / INDEX} is damaged: {first_line(error)}; collect again."
+            ) from error
+        if not sealed or "checksums" not in meta:
+            warn_unsealed(folder)
+            for name in _folders(meta):
+                acknowledge(folder / name)  # the sentence above speaks for them
+        _require_files(folder, meta)
         try:
             table = csv_table(folder / _ROWS)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder / _ROWS} is missing or damaged; collect again.") from error
+        except (InputError, OSError, ValueError) as error:
+            raise InputError(
+                f"{folder / _ROWS} is missing or damaged ({first_line(error)}); collect again."
+            ) from error
         if len(table) != meta["rows"]:
             raise InputError(
                 f"{folder / _ROWS} has {len(table)} rows, and {meta['rows']} were collected; "
                 "collect again, or put the file back as it was."
             )
         return cls(folder, meta, table)
+
+    @classmethod
+    def seal(cls, folder: Path) -> bool:
+        """Write checksums into a collection of before there were any; it is checked first.
+
+        Returns:
+            Whether anything was written; False if all checksums were there.
+
+        Raises:
+            InputError: as for `open`, a shard is damaged, or a file cannot be written.
+        """
+        folder = Path(folder)
+        acknowledge(folder)
+        found = cls.open(folder)
+        for layer in found.layers:
+            found.tokens(layer)
+        written = [StoredActivations.seal(folder / name) for name in _folders(found.meta)]
+        if not any(written) and "checksums" in found.meta:
+            return False
+        _close(folder, found.meta)
+        return True
 
     def __len__(self) -> int:
         return len(self.table)
@@ -181,7 +239,13 @@ class Collection:
 
     def prompt_keys(self) -> Int[np.ndarray, " n"]:
         """A number for each prompt, equal for equal prompts."""
-        digits = [int(key[:15], 16) for key in self.table["prompt_sha256"]]
+        keys = self.column("prompt_sha256")
+        if bad := [key for key in keys.tolist() if not _KEY.fullmatch(key)]:
+            raise InputError(
+                f"{self.folder / _ROWS} is damaged: {bad[0]!r:.40} is no key of a prompt; collect "
+                "again."
+            )
+        digits = [int(key[:15], 16) for key in keys]
         return np.array(digits, np.int64)
 
     def tokens(
@@ -196,9 +260,10 @@ class Collection:
             raise InputError(
                 f"{self.folder} has no layer {layer}; it has {', '.join(map(str, self.layers))}."
             )
-        stored = StoredActivations.open(self.folder / _name(layer, self.site)).load()
+        stored = self._stored(layer).load()
         rows = stored["rows"]
-        if len(rows) != self.meta["tokens"] or not bool(self._lengths(rows).all()):
+        inside = len(rows) == self.meta["tokens"] and int(rows.max()) < len(self)
+        if not inside or not bool(self._lengths(rows).all()):
             raise InputError(
                 f"layer {layer} of {self.folder} does not hold the {self.meta['tokens']} tokens of "
                 f"{len(self)} prompts that were collected; collect again."
@@ -226,8 +291,54 @@ class Collection:
             by_layer.append([row.mean(0) if pool == "mean" else row[-1] for row in rows])
         return torch.stack([torch.stack(rows) for rows in by_layer], 1).numpy()
 
+    def _stored(self, layer: int | None) -> StoredActivations:
+        stored = StoredActivations.open(self.folder / _name(layer, self.site))
+        wanted = Site(self.site, layer).hook_name
+        if stored.index.get("site", wanted) != wanted:
+            raise InputError(
+                f"{stored.folder} holds {stored.index['site']}, where {wanted} was collected; "
+                "collect again, or put the folder back as it was."
+            )
+        return stored
+
     def _lengths(self, rows: Tensor) -> Tensor:
         return torch.bincount(rows, minlength=len(self))
+
+
+def _close(folder: Path, meta: dict[str, Any]) -> None:
+    """Write `collection.json` with the checksums of the other files, shards excepted."""
+    sums = {name: file_sha256(folder / name) for name in (_ROWS, *map(_index, _folders(meta)))}
+    write_atomically(folder / INDEX, sealed_json({**meta, "checksums": sums}))
+
+
+def _index(name: str) -> str:
+    return f"{name}/index.json"
+
+
+def _folders(meta: dict[str, Any]) -> list[str]:
+    return [_name(layer, meta["site"]) for layer in meta["layers"]]
+
+
+def _require_meta(meta: dict[str, Any]) -> None:
+    """Check the fields of `collection.json`, and that its places can be those of its model."""
+    require_fields(meta, _FIELDS)
+    require_place(meta, [Site(meta["site"], layer) for layer in meta["layers"]], None)
+    names = {_ROWS, *map(_index, _folders(meta))}
+    if set(meta.get("checksums", names)) != names:
+        raise ValueError("its checksums are not those of its files")
+
+
+def _require_files(folder: Path, meta: dict[str, Any]) -> None:
+    for name, wanted in meta.get("checksums", {}).items():
+        try:
+            found = file_sha256(folder / name)
+        except OSError as error:
+            raise InputError(f"{folder / name} is missing or unreadable; collect again.") from error
+        if found != wanted:
+            raise InputError(
+                f"{folder / name} was changed after it was written, for its checksum does not "
+                "match; collect again, or put the file back as it was."
+            )
 
 
 def _name(layer: int | None, site: str) -> str:
@@ -238,7 +349,7 @@ def _require_same(found: Collection, meta: dict[str, Any]) -> None:
     """A finished folder is that of the same run, or in the way."""
     same = ("site", "layers", "segment", "rows_sha256", "table_sha256")
     theirs, ours = found.meta["origin"], meta["origin"]
-    changed = [key for key in same if found.meta[key] != meta[key]]
+    changed = [key for key in same if found.meta.get(key) != meta[key]]
     changed += [key for key in ("fingerprint", "tokenizer_hash") if theirs[key] != ours[key]]
     if changed:
         raise InputError(

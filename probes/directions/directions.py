@@ -1,6 +1,5 @@
 """Directions: differences in means, at every layer and position, with their provenance."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,10 @@ from interp.capture.prompt_states import PromptStates
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError, first_line
 from interp.model.artifacts import Artifact, load, save
+from interp.model.fields import BACKWARD, COUNT, require_fields
 from interp.model.origin import require_origin
 from interp.model.sites import layer_ranges
+from interp.resume.sealed import strict_json
 
 KIND = "direction"
 
@@ -336,17 +337,20 @@ def read_published(folder: Path) -> tuple[Directions, Direction]:
     """
     folder = Path(folder)
     try:
-        raw = torch.load(folder / "mean_diffs.pt", weights_only=True, map_location="cpu")
-        vector = torch.load(folder / "direction.pt", weights_only=True, map_location="cpu")
-        named = json.loads((folder / "direction_metadata.json").read_text())
-        candidates = raw.double().numpy().transpose(1, 0, 2)
-        layer, position = int(named["layer"]), int(named["pos"])
+        raw, vector = (
+            torch.load(folder / name, weights_only=True, map_location="cpu")
+            for name in ("mean_diffs.pt", "direction.pt")
+        )
+        named = strict_json((folder / "direction_metadata.json").read_bytes())
+        _require_published(raw, vector, named)
     except Exception as error:
         # torch.load raises its own types for files that are cut or hold more than tensors.
         raise InputError(
             f"{folder} does not hold the three files of a published direction as tensors "
             f"({first_line(error)})."
         ) from error
+    candidates = raw.double().numpy().transpose(1, 0, 2)
+    layer, position = named["layer"], named["pos"]
     layers, positions = range(candidates.shape[0]), range(-candidates.shape[1], 0)
     found = Directions(
         vectors=candidates,
@@ -365,3 +369,19 @@ def read_published(folder: Path) -> tuple[Directions, Direction]:
             "that its metadata names."
         )
     return found, chosen
+
+
+def _require_published(raw: Any, vector: Any, named: Any) -> None:
+    """Check the contents of the three files against each other."""
+    if not isinstance(named, dict):
+        raise ValueError("the metadata are no JSON object")
+    require_fields(named, {"layer": COUNT, "pos": BACKWARD})
+    for tensor, axes, name in ((raw, 3, "mean_diffs.pt"), (vector, 1, "direction.pt")):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.ndim != axes:
+            raise ValueError(f"{name} is no tensor of floats with {axes} axes")
+        if not tensor.numel() or not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} is empty, NaN or infinite")
+    if raw.shape[2] != vector.shape[0]:
+        raise ValueError(
+            f"direction.pt is {vector.shape[0]} wide, and mean_diffs.pt {raw.shape[2]}"
+        )

@@ -2,10 +2,11 @@
 
 Control vectors (repeng, llama.cpp) and `.svec` files hold a vector for the output of each block; a
 folder that `refusal_direction` released holds one for the input of one block. None says which
-weights it belongs to; an imported policy is bound to the checkpoint that the caller names.
+weights it belongs to; an imported policy is bound to the checkpoint that the caller names. None
+carries a checksum either: what can be checked is (sizes, counts, layers, widths, finiteness), and
+`ImportedVectors.unchecked` says what cannot.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,16 @@ from torch import Tensor
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, first_line
 from interp.interventions.hooks import finite
+from interp.model.fields import OBJECT, POSITIVE, TEXT, is_number, require_fields
 from interp.model.sites import Site
+from interp.resume.sealed import strict_json
 from probes.directions.directions import read_published
-from steering.policy.export import ARCHITECTURE, gguf_module
+from steering.policy.export import ARCHITECTURE
+from steering.policy.gguf_file import read_gguf
 from steering.policy.policy import Policy
 from steering.runtime.span import Span
 
-_PREFIX = "direction."
+_PREFIX, _HINT, _COUNT = "direction.", f"{ARCHITECTURE}.model_hint", f"{ARCHITECTURE}.layer_count"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,15 @@ class ImportedVectors:
     vectors: Float[Tensor, "layers width"]
     path: Path
     site: str = "resid_post"
+
+    @property
+    def unchecked(self) -> tuple[str, str]:
+        """What nothing in the file lets us check."""
+        form = {".gguf": "GGUF", ".svec": "a .svec file"}.get(self.path.suffix, "a .pt file")
+        return (
+            f"{form} carries no checksum, so that a changed number would not be noticed",
+            "the vectors do not say which weights they were made on",
+        )
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -114,16 +127,13 @@ def read_vectors(path: Path) -> ImportedVectors:
         raise InputError(f"{path} does not exist.")
     try:
         model_type, directions = readers[path.suffix](path)
-    except InputError:
-        raise
-    except Exception as error:
-        # The GGUF reader raises whatever numpy does on a truncated file.
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is damaged or no {path.suffix} file of vectors ({type(error).__name__}: "
-            f"{first_line(error)}); copy it again."
+            f"{path} is damaged or no {path.suffix} file of vectors ({first_line(error)}); copy it "
+            "again."
         ) from error
     layers = tuple(sorted(directions))
-    if not layers or layers[0] < 0 or len({len(v) for v in directions.values()}) != 1:
+    if not layers or len({len(v) for v in directions.values()}) != 1:
         raise InputError(f"{path} holds no vectors of one width for layers from 0 on.")
     vectors = torch.stack([directions[layer] for layer in layers])
     return ImportedVectors(model_type, layers, finite(vectors, f"a vector of {path}"), path)
@@ -137,32 +147,41 @@ def _published(folder: Path) -> ImportedVectors:
 
 
 def _gguf(path: Path) -> tuple[str, dict[int, Tensor]]:
-    reader = gguf_module().GGUFReader(path)
-    fields = {
-        key: reader.get_field(key).contents()
-        for key in ("general.architecture", f"{ARCHITECTURE}.model_hint")
-        if reader.get_field(key) is not None
-    }
-    if fields.get("general.architecture") != ARCHITECTURE:
-        raise InputError(
-            f"{path} is a GGUF file of {fields.get('general.architecture')!r}, not of a control "
-            "vector."
+    found = read_gguf(path)
+    architecture = found.fields.get("general.architecture")
+    if architecture != ARCHITECTURE:
+        raise InputError(f"{path} is a GGUF file of {architecture!r:.40}, not of a control vector.")
+    require_fields(found.fields, {_HINT: TEXT, _COUNT: POSITIVE.optional()})
+    if found.fields.get(_COUNT, len(found.tensors)) != len(found.tensors):
+        raise ValueError(
+            f"it states {found.fields[_COUNT]} vectors, and holds {len(found.tensors)}"
         )
+    if strange := [name for name in found.tensors if not name.startswith(_PREFIX)]:
+        raise ValueError(f"it holds a tensor {strange[0][:40]!r}, which is no direction")
     directions = {
-        int(tensor.name.removeprefix(_PREFIX)): torch.tensor(tensor.data, dtype=torch.float32)
-        for tensor in reader.tensors
-        if tensor.name.startswith(_PREFIX)
+        _layer(name.removeprefix(_PREFIX)): tensor for name, tensor in found.tensors.items()
     }
-    return str(fields[f"{ARCHITECTURE}.model_hint"]), directions
+    if any(vector.ndim != 1 for vector in directions.values()):
+        raise ValueError("a direction is no list of numbers")
+    return found.fields[_HINT], directions
 
 
 def _svec(path: Path) -> tuple[str, dict[int, Tensor]]:
     """JSON with `model_type`, `directions` of layers, and `explained_variances`."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    directions = {
-        int(layer): torch.tensor(vector, dtype=torch.float32)
-        for layer, vector in content["directions"].items()
-    }
-    if any(vector.ndim != 1 for vector in directions.values()):
-        raise ValueError("a direction is no list of numbers")
-    return str(content["model_type"]), directions
+    content = strict_json(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    require_fields(content, {"model_type": TEXT, "directions": OBJECT})
+    directions = {}
+    for layer, vector in content["directions"].items():
+        if not isinstance(vector, list) or not all(map(is_number, vector)):
+            raise ValueError("a direction is no list of finite numbers")
+        directions[_layer(layer)] = torch.tensor(vector, dtype=torch.float64).float()
+    return content["model_type"], directions
+
+
+def _layer(text: str) -> int:
+    """The layer that a key names, in one spelling only, so that no layer is there twice."""
+    if not text.isascii() or not text.isdigit() or str(int(text[:9])) != text:
+        raise ValueError(f"{text[:20]!r} is no number of a layer")
+    return int(text)

@@ -1,6 +1,7 @@
 """`mechguard vector`: what an artefact is, and vectors from and in the formats of others."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from analyses.cli import options
 from analyses.cli.options import DtypeChoice
 
 if TYPE_CHECKING:
+    from interp.model.artifacts import Artifact
     from probes.directions.directions import Direction
 
 app = typer.Typer(
@@ -28,8 +30,18 @@ _Paths = Annotated[
 def info(
     paths: _Paths,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seal: Annotated[
+        bool,
+        typer.Option(
+            "--seal", help="Write checksums into artefacts or collections that have none yet."
+        ),
+    ] = False,
 ) -> None:
     """What each file holds, and which checkpoint it belongs to."""
+    if seal:
+        for path in paths:
+            options.say(_sealed(path))
+        return
     described = [_described(path) for path in paths]
     if as_json:
         options.say(json.dumps(described, indent=1))
@@ -103,7 +115,7 @@ def import_(
     sites = ", ".join(site.hook_name for site in policy.sites)
     options.say(
         f"{written}: {path} at {sites}, strength {strength:g}, bound to {checkpoint.name}.\n"
-        "The vectors do not say which weights they were made on; that they suit these is yours to "
+        f"Not checked: {'; '.join(found.unchecked)}. That they suit these weights is yours to "
         "check."
     )
 
@@ -111,9 +123,8 @@ def import_(
 def _is_policy(path: Path) -> bool:
     """Whether a file, or the one that a folder of a policy holds, is a policy."""
     from interp.model.artifacts import load
-    from steering.policy.policy import FILE
 
-    inside = path / FILE if path.is_dir() else path
+    inside = _file(path)
     return inside.is_file() and load(inside).kind == "policy"
 
 
@@ -126,15 +137,81 @@ def _export_policy(path: Path, to: str, out: Path) -> None:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    from interp.model.artifacts import load
-
-    if path.is_dir() and not _is_policy(path):
-        return {"path": str(path), "kind": "direction", **_direction(path).describe()}
-    from steering.policy.policy import FILE
-
-    artifact = load(path / FILE if path.is_dir() else path)
+    if path.is_dir() and not _file(path).exists():
+        return _described_folder(path)
+    if path.suffix in (".gguf", ".svec"):
+        return _described_vectors(path)
+    artifact = _checked(_file(path))
     shapes = {name: list(tensor.shape) for name, tensor in artifact.tensors.items()}
     return {"path": str(path), "kind": artifact.kind, "tensors": shapes, **artifact.meta}
+
+
+def _described_folder(path: Path) -> dict[str, Any]:
+    """A collection, or the folder of a published direction."""
+    from probes.collections.collection import INDEX, Collection
+
+    if (path / INDEX).exists():
+        return {"path": str(path), **Collection.open(path).meta}
+    said = {"path": str(path), "kind": "direction", **_direction(path).describe()}
+    # Published vectors do not say how long states are, which is NaN, and no JSON.
+    return {name: None if value != value else value for name, value in said.items()}
+
+
+def _described_vectors(path: Path) -> dict[str, Any]:
+    from steering.policy.importing import read_vectors
+
+    found = read_vectors(path)
+    return {
+        "path": str(path),
+        "kind": "vectors of another tool",
+        "model_type": found.model_type,
+        "sites": [site.hook_name for site in found.sites],
+        "width": found.vectors.shape[1],
+        "not checked": "; ".join(found.unchecked),
+    }
+
+
+def _sealed(path: Path) -> str:
+    """Write checksums into what a path names; says what was done."""
+    from interp.capture.store import StoredActivations
+    from interp.errors import InputError
+    from interp.model.artifacts import seal
+    from probes.collections.collection import INDEX, Collection
+
+    if (path / INDEX).exists():
+        done = Collection.seal(path)
+    elif (path / "index.json").exists():
+        done = StoredActivations.seal(path)
+    elif path.is_dir() and not _file(path).exists():
+        raise InputError(f"{path} holds no artefact and no collection of mechguard, to be sealed.")
+    else:
+        done = seal(_file(path), _checked)
+    return f"{path} is sealed." if done else f"{path} has its checksums already."
+
+
+def _checked(path: Path) -> "Artifact":
+    """An artefact, once the class of its kind has read it too; a guard needs a model for that."""
+    from interp.model.artifacts import load
+    from probes.collections.fitted_probe import FittedProbe
+    from probes.directions.directions import Direction
+    from steering.policy.policy import Policy
+
+    artifact = load(path)
+    readers: dict[str, Callable[[Path], object]] = {
+        "policy": Policy.load,
+        "probe": FittedProbe.load,
+        "direction": Direction.load,
+    }
+    if artifact.kind in readers:
+        readers[artifact.kind](path)
+    return artifact
+
+
+def _file(path: Path) -> Path:
+    """The path itself, or the policy in a folder."""
+    from steering.policy.policy import FILE
+
+    return path / FILE if path.is_dir() else path
 
 
 def _direction(path: Path) -> "Direction":
