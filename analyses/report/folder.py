@@ -99,7 +99,7 @@ def read_report(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); it is damaged, so run the analysis again."
         ) from error

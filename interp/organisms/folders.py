@@ -101,11 +101,13 @@ def read_truth(folder: Path) -> dict[str, Any]:
         InputError: it is missing, no JSON, or of another version.
     """
     try:
-        content: dict[str, Any] = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
+        content = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder} has no {TRUTH}; it is no organism's folder.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{folder / TRUTH} is not readable JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{folder / TRUTH} holds no JSON object; train the organism again.")
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{folder / TRUTH} has format version {content.get('format_version')}; this version "

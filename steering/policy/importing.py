@@ -51,11 +51,13 @@ class ImportedVectors:
     @property
     def unchecked(self) -> tuple[str, str]:
         """What nothing in the file lets us check."""
-        form = {".gguf": "GGUF", ".svec": "a .svec file"}.get(self.path.suffix, "a .pt file")
-        return (
-            f"{form} carries no checksum, so that a changed number would not be noticed",
-            "the vectors do not say which weights they were made on",
-        )
+        lacks = {
+            ".gguf": "GGUF carries no checksum, so that a changed number would not be noticed",
+            ".svec": ".svec carries no checksum, so that a changed number would not be noticed",
+        }
+        pair = "the .pt files carry no checksum, and were only compared with each other"
+        made_on = "the vectors do not say which weights they were made on"
+        return lacks.get(self.path.suffix, pair), made_on
 
     @property
     def sites(self) -> tuple[Site, ...]:
