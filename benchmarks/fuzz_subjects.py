@@ -19,7 +19,7 @@ from interp import organisms
 from interp.capture.prompt_states import prompt_rows
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import Prompt, PromptSet, read_prompts
-from interp.model.artifacts import origin
+from interp.model.origin import origin
 from interp.model.sites import Site
 from interp.organisms.folders import read_truth
 from probes.collections.collection import Collection, collect
@@ -33,7 +33,7 @@ from steering.policy.importing import read_vectors
 from steering.policy.policy import Policy
 from steering.runtime.gates import AlwaysOpen, ControllerGate, CosineGate, Gate, LogisticGate
 
-_ANY = ("fingerprint", "tokenizer_hash")
+_ANY = ("fingerprint", "tokenizer_hash", "origin")
 _LAYER = 1
 
 
@@ -135,7 +135,7 @@ def _artefacts(made: _Made) -> list[Subject]:
     checkpoint = made.checkpoint
 
     def read_policy(folder: Path) -> Any:
-        policy = Policy.load(folder)
+        policy = Policy.load(folder, allow=_ANY)
         policy.require(checkpoint, allow=_ANY)
         assert repr(policy)
         states = torch.ones(2, len(policy.gate.reads), policy.width)

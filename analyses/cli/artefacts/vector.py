@@ -192,13 +192,14 @@ def _sealed(path: Path) -> str:
 def _checked(path: Path) -> "Artifact":
     """An artefact, once the class of its kind has read it too; a guard needs a model for that."""
     from interp.model.artifacts import load
+    from interp.model.origin import ANY_MODEL
     from probes.collections.fitted_probe import FittedProbe
     from probes.directions.directions import Direction
     from steering.policy.policy import Policy
 
     artifact = load(path)
     readers: dict[str, Callable[[Path], object]] = {
-        "policy": Policy.load,
+        "policy": lambda one: Policy.load(one, allow={ANY_MODEL}),
         "probe": FittedProbe.load,
         "direction": Direction.load,
     }
