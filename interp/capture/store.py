@@ -220,11 +220,13 @@ class StoredActivations:
             raise InputError(f"{path} is not an activation index of format {FORMAT_VERSION}.")
         try:
             require_fields(index, _FIELDS)
+            if ("checksums" in index) != sealed:
+                raise ValueError("it has checksums of its shards and none of its own, or no others")
             if set(index.get("checksums", index["shards"])) != set(index["shards"]):
                 raise ValueError("its checksums are not those of its shards")
         except ValueError as error:
             raise InputError(f"{path} is no complete index: {error}; capture again.") from error
-        if not (sealed := sealed and "checksums" in index):
+        if not sealed:
             warn_unsealed(path.parent)
         return cls(Path(folder), index, sealed)
 

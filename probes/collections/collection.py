@@ -155,12 +155,12 @@ class Collection:
         if meta.get("kind") != "collection" or meta.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{folder / INDEX} is not a collection of format {FORMAT_VERSION}.")
         try:
-            _require_meta(meta)
+            _require_meta(meta, sealed)
         except (InputError, ValueError) as error:
             raise InputError(
                 f"{folder / INDEX} is damaged: {first_line(error)}; collect again."
             ) from error
-        if not sealed or "checksums" not in meta:
+        if not sealed:
             warn_unsealed(folder)
             for name in _folders(meta):
                 acknowledge(folder / name)  # the sentence above speaks for them
@@ -319,11 +319,13 @@ def _folders(meta: dict[str, Any]) -> list[str]:
     return [_name(layer, meta["site"]) for layer in meta["layers"]]
 
 
-def _require_meta(meta: dict[str, Any]) -> None:
+def _require_meta(meta: dict[str, Any], sealed: bool) -> None:
     """Check the fields of `collection.json`, and that its places can be those of its model."""
     require_fields(meta, _FIELDS)
     require_place(meta, [Site(meta["site"], layer) for layer in meta["layers"]], None)
     names = {_ROWS, *map(_index, _folders(meta))}
+    if ("checksums" in meta) != sealed:
+        raise ValueError("it has checksums of its files, and none of its own, or no others")
     if set(meta.get("checksums", names)) != names:
         raise ValueError("its checksums are not those of its files")
 

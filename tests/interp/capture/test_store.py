@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from families import tiny
@@ -232,3 +234,62 @@ def test_the_index_lists_shards_in_order(
     stored(checkpoint, rows, tmp_path, Site("embed"))
     shards = list(json.loads((tmp_path / "index.json").read_text())["shards"])
     assert shards == sorted(shards) == sorted(p.name for p in tmp_path.glob("*.safetensors"))
+
+
+def test_a_changed_bit_is_found_in_index_and_shards(
+    checkpoint: Checkpoint, rows: Rows, tmp_path: Path
+) -> None:
+    stored(checkpoint, rows, tmp_path, Site("resid_post", 1))
+    rng = random.Random(0)
+    for path in [*tmp_path.glob("*.safetensors"), tmp_path / "index.json"]:
+        content = path.read_bytes()
+        places = range(len(content)) if path.suffix == ".json" else range(0, len(content), 97)
+        for place in places:
+            changed = bytearray(content)
+            changed[place] ^= 1 << rng.randrange(8)
+            path.write_bytes(bytes(changed))
+            with pytest.raises(InputError):
+                StoredActivations.open(tmp_path).load()
+        path.write_bytes(content)
+    StoredActivations.open(tmp_path).load()
+
+
+def test_indexes_of_before_are_read_checked_and_sealed(
+    checkpoint: Checkpoint, rows: Rows, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = stored(checkpoint, rows, tmp_path, Site("resid_post", 1)).load()
+    path = tmp_path / "index.json"
+    index = json.loads(path.read_text())
+    old = {name: value for name, value in index.items() if name not in ("checksums", "sha256")}
+    path.write_text(json.dumps(old))
+    with caplog.at_level("WARNING", "mechguard"):
+        assert not StoredActivations.open(tmp_path).sealed
+    assert "vector info --seal" in caplog.text
+    assert StoredActivations.seal(tmp_path) and not StoredActivations.seal(tmp_path)
+    assert json.loads(path.read_text()) == index
+    assert torch.equal(StoredActivations.open(tmp_path).load()["values"], good["values"])
+    (name, count), *_ = old["shards"].items()
+    for change, said in (
+        ({"shards": {name: -1}}, "no complete index: shards is"),
+        ({"shards": {"../elsewhere.safetensors": count}}, "no complete index: shards is"),
+        ({"shards": {}}, "no complete index: shards is"),
+        ({"shards": {name: count + 1}}, f"are not {count + 1} integers"),
+        ({"shards": {"none.safetensors": 1}}, "missing or damaged"),
+        ({"site": 3}, "site is 3, where text"),
+    ):
+        path.write_text(json.dumps(old | change))
+        with pytest.raises(InputError, match=said):
+            StoredActivations.open(tmp_path).load()
+
+
+def test_work_folders_of_before_have_no_checksums(
+    checkpoint: Checkpoint, rows: Rows, tmp_path: Path
+) -> None:
+    site = Site("resid_post", 1)
+    index = stored(checkpoint, rows, tmp_path, site).index
+    recorder = Activations(site, tmp_path).fresh()
+    recorder.needs(checkpoint)
+    sizes = np.array(list(index["shards"].values()))
+    names = np.frombuffer("\n".join(index["shards"]).encode(), dtype=np.uint8)
+    recorder.load_state({"names": names, "sizes": sizes})
+    assert recorder.result().index["checksums"] == index["checksums"]

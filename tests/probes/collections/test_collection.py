@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -225,3 +226,90 @@ def test_damaged_collections_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b" / "collection.json").write_text(json.dumps(meta | {"format_version": 9}))
     with pytest.raises(InputError, match="is not a collection of format 2"):
         Collection.open(tmp_path / "b")
+
+
+def used(folder: Path) -> None:
+    found = Collection.open(folder)
+    found.prompt_keys()
+    for layer in found.layers:
+        found.tokens(layer)
+
+
+def test_a_changed_bit_is_found_in_every_file(data: Path, tmp_path: Path) -> None:
+    collected(data, tmp_path, "last")
+    rng = random.Random(0)
+    for path in sorted(one for one in tmp_path.rglob("*") if one.is_file()):
+        content = path.read_bytes()
+        for place in rng.sample(range(len(content)), 12):
+            changed = bytearray(content)
+            changed[place] ^= 1 << rng.randrange(8)
+            path.write_bytes(bytes(changed))
+            with pytest.raises(InputError):
+                used(tmp_path)
+        path.write_bytes(content)
+    used(tmp_path)
+
+
+def test_files_of_two_collections_do_not_mix(data: Path, tmp_path: Path) -> None:
+    for name, segment in (("one", "last"), ("two", "t_inst")):
+        collected(data, tmp_path / name, segment)
+    for name in ("rows.csv", "layer-001/index.json"):
+        held = (tmp_path / "one" / name).read_bytes()
+        (tmp_path / "one" / name).write_bytes((tmp_path / "two" / name).read_bytes())
+        with pytest.raises(InputError, match=f"{name} was changed after it was written"):
+            Collection.open(tmp_path / "one")
+        (tmp_path / "one" / name).write_bytes(held)
+    used(tmp_path / "one")
+
+
+def test_a_collection_of_before_is_read_with_one_warning_and_sealed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = planted(tmp_path / "a", n=12)
+    with caplog.at_level("WARNING", "mechguard"):
+        used(planted(tmp_path / "b", n=12).folder)
+    said = [record.message for record in caplog.records if str(tmp_path / "b") in record.message]
+    assert len(said) == 1 and said[0].endswith(f"vector info --seal {tmp_path / 'b'}")
+    states = found.states()
+    assert Collection.seal(tmp_path / "a") and not Collection.seal(tmp_path / "a")
+    again = Collection.open(tmp_path / "a")
+    assert {k: v for k, v in again.meta.items() if k != "checksums"} == found.meta
+    assert len(again.meta["checksums"]) == 5 and np.array_equal(again.states(), states)
+    rows = tmp_path / "a" / "rows.csv"
+    rows.write_text(rows.read_text() + " ")
+    with pytest.raises(InputError, match="was changed after it was written"):
+        Collection.open(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": "12"}, "rows is '12', where an integer from 1 on"),
+        ({"tokens": -1}, "tokens is -1"),
+        ({"layers": []}, "layers is"),
+        ({"layers": [0, 9]}, "names layer 9 of a model of 4 layers"),
+        ({"layers": [-1]}, "layers is"),
+        ({"site": "../up"}, "is not a site of a layer"),
+        ({"site": "embed"}, "is not a site of a layer"),
+        ({"segment": None}, "segment is None"),
+        ({"origin": "m"}, "origin is 'm'"),
+        ({"checksums": {}}, "has checksums of its files, and none of its own"),
+    ],
+)
+def test_a_collection_that_lies(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    planted(tmp_path, n=12)
+    path = tmp_path / "collection.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=f"is damaged: .*{said}"):
+        Collection.open(tmp_path)
+
+
+def test_rows_and_folders_that_lie(tmp_path: Path) -> None:
+    found = planted(tmp_path / "a", n=12, prompt_sha256=["x"] * 12)
+    with pytest.raises(InputError, match="'x' is no key of a prompt"):
+        found.prompt_keys()
+    index = tmp_path / "a" / "layer-002" / "index.json"
+    other = json.loads(index.read_text()) | {"site": "blocks.1.hook_resid_pre"}
+    index.write_text(json.dumps(other))
+    with pytest.raises(InputError, match=r"holds blocks\.1.*, where blocks\.2"):
+        found.tokens(2)

@@ -96,3 +96,50 @@ def test_a_published_direction_is_added_at_the_input_of_its_block(tmp_path: Path
     assert torch.equal(policy.directions[0], torch.arange(5.0 * width, 6.0 * width))
     with pytest.raises(InputError, match="does not hold the three files of a published direction"):
         read_vectors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"model_type": "llama", "directions": {"1": [1.0], "1": [2.0]}}', "key '1' twice"),
+        ('{"model_type": "llama", "directions": {"01": [1.0]}}', "'01' is no number of a layer"),
+        ('{"model_type": "llama", "directions": {"-1": [1.0]}}', "'-1' is no number of a layer"),
+        ('{"model_type": "llama", "directions": {"1": [1.0, "2"]}}', "no list of finite numbers"),
+        ('{"model_type": "llama", "directions": {"1": [true]}}', "no list of finite numbers"),
+        ('{"model_type": "llama", "directions": [[1.0]]}', "directions is"),
+        ('{"model_type": null, "directions": {"1": [1.0]}}', "model_type is None"),
+        ('{"model_type": "llama", "directions": {"1": [1e39]}}', "NaN or infinite"),
+        ('{"model_type": "llama", "directions": {"1": []}, "x": [NaN]}', "NaN, which is no number"),
+        ("[1]", "holds no JSON object"),
+    ],
+)
+def test_svec_files_that_lie(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "v.svec").write_text(content)
+    with pytest.raises(InputError, match=said):
+        read_vectors(tmp_path / "v.svec")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mean_diffs.pt", torch.zeros(3, 4), "mean_diffs.pt is no tensor of floats with 3 axes"),
+        ("mean_diffs.pt", torch.zeros(2, 3, 4).long(), "no tensor of floats"),
+        ("mean_diffs.pt", torch.full((2, 3, 4), torch.nan), "empty, NaN or infinite"),
+        ("mean_diffs.pt", {"vector": torch.zeros(4)}, "no tensor of floats"),
+        ("direction.pt", torch.zeros(5), "direction.pt is 5 wide, and mean_diffs.pt 4"),
+        ("direction.pt", torch.zeros(4), "is not the candidate at layer 2"),
+        ("direction.pt", Path("x"), "three files of a published direction"),
+        ("direction_metadata.json", {"pos": -1, "layer": 2.5}, "layer is 2.5"),
+        ("direction_metadata.json", {"pos": 1, "layer": 2}, "pos is 1"),
+        ("direction_metadata.json", {"pos": -1, "layer": 7}, "no direction at layer 7"),
+        ("direction_metadata.json", [1], "no JSON object"),
+    ],
+)
+def test_published_directions_that_lie(tmp_path: Path, name: str, value: object, said: str) -> None:
+    folder = published(tmp_path / "direction", 4)
+    if name.endswith(".pt"):
+        torch.save(value, folder / name)
+    else:
+        (folder / name).write_text(json.dumps(value))
+    with pytest.raises(InputError, match=said):
+        read_vectors(folder)

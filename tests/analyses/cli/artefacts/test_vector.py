@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from collected import planted
+from safetensors.torch import save as serialised
 
 from interp import load
 from interp.model.origin import origin
+from interp.model.sealing import read_container
 from interp.model.sites import Site
 from probes.directions.directions import Direction
 from steering.policy.policy import Policy
@@ -122,3 +125,62 @@ def test_what_cannot_be_imported_is_told(run: Run, tmp_path: Path) -> None:
     refused(good, "has no vector for layer 0; it has 1, 2", more=("--layers", "0-1"))
     refused(good, "there is no layer 9", more=("--layers", "9"))
     assert not out.exists()
+
+
+def without_checksum(path: Path) -> bytes:
+    """Rewrite an artefact as it was before there were checksums."""
+    container = read_container(path)
+    assert container is not None
+    content: bytes = serialised(container.tensors, metadata={"mechguard": container.text})
+    path.write_bytes(content)
+    return content
+
+
+def test_seal_writes_a_checksum_once(run: Run, tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    good = Direction.load(path)
+    without_checksum(path)
+    result = run("vector", "info", "--seal", path)
+    assert result.code == 0 and f"{path} is sealed." in result.out, result.err
+    assert "has its checksums already" in run("vector", "info", "--seal", path).out
+    assert torch.equal(Direction.load(path).vector, good.vector)
+    assert Direction.load(path).describe() == good.describe()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    result = run("vector", "info", path)
+    assert result.code == 2 and "its checksum does not match" in result.err
+
+
+def test_seal_takes_policies_and_collections(run: Run, tmp_path: Path) -> None:
+    checkpoint = load("organism:chat")
+    sites, width = (Site("resid_post", 1),), checkpoint.anatomy.width
+    policy = Policy("p", "actadd", sites, torch.ones(1, width), (1.0,)).bound(checkpoint)
+    without_checksum(policy.save(tmp_path / "policy"))
+    planted(tmp_path / "acts", n=12)
+    result = run("vector", "info", "--seal", tmp_path / "policy", tmp_path / "acts")
+    assert result.code == 0 and result.out.count("is sealed.") == 2
+    assert run("vector", "info", tmp_path / "acts").out.count("checksums") == 1
+    result = run("vector", "info", "--seal", tmp_path)
+    assert result.code == 2 and "no artefact and no collection" in result.err
+
+
+def test_a_lying_policy_is_not_sealed(run: Run, tmp_path: Path) -> None:
+    checkpoint = load("organism:chat")
+    sites, width = (Site("resid_post", 1),), checkpoint.anatomy.width
+    policy = Policy("p", "actadd", sites, torch.ones(1, width), (1.0,)).bound(checkpoint)
+    path = policy.save(tmp_path)
+    container = read_container(path)
+    assert container is not None
+    text = container.text.replace('"kind": "open"', '"kind": "ajar"')
+    path.write_bytes(serialised(container.tensors, metadata={"mechguard": text}))
+    result = run("vector", "info", "--seal", path)
+    assert result.code == 2 and "there is no gate 'ajar'" in result.err
+    assert b"sha256" not in path.read_bytes()[:200]
+
+
+def test_info_says_what_cannot_be_checked(run: Run, tmp_path: Path) -> None:
+    content = {"model_type": "llama", "directions": {"1": [1.0, 2.0]}}
+    (tmp_path / "v.svec").write_text(json.dumps(content))
+    result = run("vector", "info", tmp_path / "v.svec")
+    assert result.code == 0 and ".svec carries no checksum" in result.out
