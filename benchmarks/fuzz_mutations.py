@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save as serialised
 
-from interp.model.sealing import packed, read_container
 from interp.resume.sealed import file_sha256, sealed_json
+from interp.resume.sealed_tensors import packed, read_container
 
 _DEEP = "@@deep@@"
 _DEPTHS = (10, 100, 100_000)

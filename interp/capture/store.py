@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.capture.recorder import LayerBatch, Needs, Recorder
 from interp.data.rows import Row
 from interp.errors import InputError, NumericalError, first_line
-from interp.model.fields import COUNT, TEXT, Field, require_fields
+from interp.fields import COUNT, NAME, TEXT, Field, require_fields
 from interp.model.loaded import LoadedModel
 from interp.model.sites import Site
 from interp.resume.files import replacing, write_atomically
@@ -44,7 +44,8 @@ def _by_shard(says: str, holds: Callable[[Any], bool]) -> Field:
 
 
 _FIELDS = {
-    **{name: TEXT.optional() for name in ("model", "fingerprint", "site", "segment")},
+    **{name: TEXT.optional() for name in ("model", "fingerprint")},
+    **{name: NAME.optional() for name in ("site", "segment")},
     "shards": _by_shard("its number of tokens", COUNT.holds),
     "checksums": _by_shard("its SHA-256", is_checksum).optional(),
 }

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.model.fields import (
+from interp.fields import (
     BACKWARD,
     COUNT,
     FLAG,
     LAYER,
+    NAME,
     NUMBER,
     OBJECT,
     POSITIVE,
     RATE,
-    SITE,
     SIZE,
     TEXT,
     Field,
@@ -35,8 +35,19 @@ from interp.model.fields import (
 from interp.model.sites import Site
 
 _RESIDUAL = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed", "final_norm"}
+_LONGEST = 80
 _NORM_TOLERANCE = 0.02  # a length may have been taken in bfloat16
 
+
+def is_site(value: Any) -> bool:
+    """Whether it names a site, as `Site.parse` reads it."""
+    try:
+        return isinstance(value, str) and len(value) <= _LONGEST and bool(Site.parse(value))
+    except InputError:
+        return False
+
+
+SITE = Field("the name of a site, such as blocks.3.hook_resid_post", is_site)
 ORIGIN = record(
     "an object that describes a checkpoint",
     model=TEXT.or_null(),
@@ -47,6 +58,18 @@ ORIGIN = record(
     dtype=TEXT.optional(),
     width=POSITIVE.optional(),
     layers=POSITIVE.optional(),
+    identity=record(
+        "an object that describes weights, config and tokenizer",
+        weights=TEXT,
+        rounded=OBJECT,
+        config=OBJECT,
+        tokenizer=TEXT.or_null(),
+        template=TEXT.or_null(),
+        dtype=TEXT,
+        adapter=TEXT.or_null(),
+    )
+    .or_null()
+    .optional(),
 )
 VERSIONS = Field(
     "an object of versions",
@@ -78,10 +101,10 @@ class Schema:
 SCHEMAS: Mapping[str, Schema] = {
     "direction": Schema(
         {
-            "site": TEXT,
+            "site": NAME,
             "layer": COUNT,
             "position": BACKWARD,
-            "segment": TEXT,
+            "segment": NAME,
             "method": TEXT,
             "residual_norm": SIZE,
             "norm": SIZE.optional(),
@@ -91,13 +114,13 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     "probe": Schema(
         {
-            "site": TEXT,
-            "segment": TEXT,
+            "site": NAME,
+            "segment": NAME,
             "layers": list_of(LAYER, 1),
             "label": TEXT,
             "positive": TEXT,
             "threshold": NUMBER,
-            "aggregation": record("an object that names an aggregation", name=TEXT),
+            "aggregation": record("an object that names an aggregation", name=NAME),
             "origin": ORIGIN.optional(),
         },
         {"coef": ("layers", "width", "channels"), "intercept": ("channels",), "trained": ("n",)},
@@ -105,8 +128,8 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     "guard": Schema(
         {
-            "site": TEXT,
-            "segment": TEXT,
+            "site": NAME,
+            "segment": NAME,
             "method": TEXT,
             "layers": list_of(COUNT, 1),
             "cosine": FLAG,
@@ -133,10 +156,10 @@ SCHEMAS: Mapping[str, Schema] = {
             "method": TEXT,
             "sites": list_of(SITE, 1),
             "span": Field("a list of a start, a stop and a number to skip", is_span),
-            "operator": TEXT,
+            "operator": NAME,
             "strength": NUMBER,
             "keep_norm": FLAG,
-            "gate": record("an object that describes a gate", kind=TEXT, reads=list_of(SITE)),
+            "gate": record("an object that describes a gate", kind=NAME, reads=list_of(SITE)),
             "residual_norms": list_of(SIZE).optional(),
             "origin": ORIGIN.optional(),
         },

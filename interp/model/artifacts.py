@@ -18,9 +18,9 @@ from torch import Tensor
 from interp.checks import require_type
 from interp.errors import InputError, first_line
 from interp.model.artifact_schemas import SCHEMAS, require_valid
-from interp.model.sealing import Container, packed, read_container
 from interp.resume.files import write_atomically
 from interp.resume.sealed import acknowledge, warn_unsealed
+from interp.resume.sealed_tensors import Container, packed, read_container
 
 FORMAT_VERSION = 1
 

@@ -25,9 +25,9 @@ from interp.capture.store import Activations, StoredActivations
 from interp.checkpoint import Checkpoint
 from interp.data.sources import csv_table
 from interp.errors import InputError, first_line
+from interp.fields import LAYER, NAME, POSITIVE, Field, list_of, require_fields
 from interp.model.artifact_schemas import ORIGIN, require_place
 from interp.model.artifacts import versions
-from interp.model.fields import LAYER, POSITIVE, TEXT, Field, list_of, require_fields
 from interp.model.origin import origin
 from interp.model.sites import Site
 from interp.resume.files import write_atomically
@@ -46,9 +46,9 @@ INDEX = "collection.json"
 _ROWS, _UNFINISHED = "rows.csv", "unfinished"
 _KEY = re.compile("[0-9a-f]{15,64}")
 _FIELDS = {
-    "site": TEXT,
+    "site": NAME,
     "layers": list_of(LAYER, 1),
-    "segment": TEXT,
+    "segment": NAME,
     "rows": POSITIVE,
     "tokens": POSITIVE,
     "origin": ORIGIN,

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.fields import NUMBER, POSITIVE, require_fields
 from interp.model import artifacts
-from interp.model.fields import NUMBER, POSITIVE, require_fields
 from interp.model.origin import require_origin
 from interp.model.sites import layer_ranges
 from probes.collections.collection import Collection

@@ -14,8 +14,8 @@ from torch import Tensor
 from interp.capture.prompt_states import PromptStates
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, NumericalError, first_line
+from interp.fields import BACKWARD, COUNT, require_fields
 from interp.model.artifacts import Artifact, load, save
-from interp.model.fields import BACKWARD, COUNT, require_fields
 from interp.model.origin import require_origin
 from interp.model.sites import layer_ranges
 from interp.resume.sealed import strict_json

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from interp.errors import InputError
-from interp.model.artifact_schemas import Schema, require_place, require_schema
-from interp.model.fields import BACKWARD, FLAG, POSITIVE, SITE, TEXT, Fields, list_of
+from interp.fields import BACKWARD, FLAG, NAME, POSITIVE, Fields, list_of
+from interp.model.artifact_schemas import SITE, Schema, require_place, require_schema
 from interp.model.sites import Site
 
-_ALL: Fields = {"kind": TEXT, "reads": list_of(SITE), "position": BACKWARD}
+_ALL: Fields = {"kind": NAME, "reads": list_of(SITE), "position": BACKWARD}
 _SCHEMAS: Mapping[str, Schema] = {
     "open": Schema(_ALL, {}),
     "logistic": Schema(
@@ -25,7 +25,7 @@ _SCHEMAS: Mapping[str, Schema] = {
         {
             **_ALL,
             **{"width": POSITIVE, "sites": POSITIVE, "hidden": POSITIVE},
-            **{"squash": TEXT, "cut": FLAG},
+            **{"squash": NAME, "cut": FLAG},
         },
         {
             "threshold": (),

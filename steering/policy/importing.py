@@ -17,8 +17,8 @@ from torch import Tensor
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError, first_line
+from interp.fields import NAME, OBJECT, POSITIVE, is_number, require_fields
 from interp.interventions.hooks import finite
-from interp.model.fields import OBJECT, POSITIVE, TEXT, is_number, require_fields
 from interp.model.sites import Site
 from interp.resume.sealed import strict_json
 from probes.directions.directions import read_published
@@ -153,7 +153,7 @@ def _gguf(path: Path) -> tuple[str, dict[int, Tensor]]:
     architecture = found.fields.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise InputError(f"{path} is a GGUF file of {architecture!r:.40}, not of a control vector.")
-    require_fields(found.fields, {_HINT: TEXT, _COUNT: POSITIVE.optional()})
+    require_fields(found.fields, {_HINT: NAME, _COUNT: POSITIVE.optional()})
     if found.fields.get(_COUNT, len(found.tensors)) != len(found.tensors):
         raise ValueError(
             f"it states {found.fields[_COUNT]} vectors, and holds {len(found.tensors)}"
@@ -173,7 +173,7 @@ def _svec(path: Path) -> tuple[str, dict[int, Tensor]]:
     content = strict_json(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON object")
-    require_fields(content, {"model_type": TEXT, "directions": OBJECT})
+    require_fields(content, {"model_type": NAME, "directions": OBJECT})
     directions = {}
     for layer, vector in content["directions"].items():
         if not isinstance(vector, list) or not all(map(is_number, vector)):

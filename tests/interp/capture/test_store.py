@@ -275,7 +275,7 @@ def test_indexes_of_before_are_read_checked_and_sealed(
         ({"shards": {}}, "no complete index: shards is"),
         ({"shards": {name: count + 1}}, f"are not {count + 1} integers"),
         ({"shards": {"none.safetensors": 1}}, "missing or damaged"),
-        ({"site": 3}, "site is 3, where text"),
+        ({"site": 3}, "site is 3, where a name"),
     ):
         path.write_text(json.dumps(old | change))
         with pytest.raises(InputError, match=said):

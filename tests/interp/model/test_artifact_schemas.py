@@ -84,7 +84,7 @@ GONE = object()
 # Kind, the field (dots lead inside) or tensor, what it becomes, and what is said.
 LIES: list[tuple[str, str, Any, str]] = [
     ("direction", "site", "resid_past", "'resid_past' is not a site"),
-    ("direction", "site", 3, "site is 3, where text"),
+    ("direction", "site", 3, "site is 3, where a name"),
     ("direction", "site", "embed", "'embed' is not a site of a layer"),
     ("direction", "layer", -1, "layer is -1, where an integer from 0"),
     ("direction", "layer", 99, "names layer 99 of a model of 4"),
@@ -101,6 +101,9 @@ LIES: list[tuple[str, str, Any, str]] = [
     ("direction", "origin.width", 64, "are 8 wide, and the model that it names 64"),
     ("direction", "origin.layers", "4", "origin.layers is '4'"),
     ("direction", "origin.fingerprint", GONE, "it lacks origin.fingerprint"),
+    ("direction", "origin.identity", "x", "origin.identity is 'x', where an object"),
+    ("direction", "origin.identity", {"weights": 3}, "origin.identity.weights is 3"),
+    ("direction", "site", "9" * 5000, "site is '9+…, where a name of at most 200"),
     ("direction", "versions", {"torch": 2}, "versions is .*, where an object of versions"),
     ("direction", "vector", GONE, "lacks the tensor vector"),
     ("direction", "vector", torch.ones(8, dtype=torch.int64), "int64, where floating-point"),

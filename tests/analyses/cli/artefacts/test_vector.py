@@ -12,8 +12,8 @@ from safetensors.torch import save as serialised
 
 from interp import load
 from interp.model.origin import origin
-from interp.model.sealing import read_container
 from interp.model.sites import Site
+from interp.resume.sealed_tensors import read_container
 from probes.directions.directions import Direction
 from steering.policy.policy import Policy
 

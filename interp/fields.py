@@ -5,9 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from interp.errors import InputError
-from interp.model.sites import Site
-
 _LARGEST = 2**31
 
 
@@ -75,14 +72,6 @@ def is_whole(value: Any, least: int, most: int = _LARGEST) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def is_site(value: Any) -> bool:
-    """Whether it names a site, as `Site.parse` reads it."""
-    try:
-        return isinstance(value, str) and len(value) <= 80 and bool(Site.parse(value))
-    except InputError:
-        return False
-
-
 def is_span(value: Any) -> bool:
     """Whether it is a list of a start and a stop, which may be null, and a number to skip."""
     if not isinstance(value, list) or len(value) != 3:
@@ -105,6 +94,7 @@ def list_of(each: Field, least: int = 0, most: int = _LARGEST) -> Field:
 
 
 TEXT = Field("text", lambda v: isinstance(v, str))
+NAME = Field("a name of at most 200 characters", lambda v: isinstance(v, str) and len(v) <= 200)
 FLAG = Field("true or false", lambda v: isinstance(v, bool))
 NUMBER = Field("a finite number", is_number)
 RATE = Field("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
@@ -115,7 +105,6 @@ LAYER = Field("a layer from 0 on, or null", lambda v: v is None or is_whole(v, 0
 BACKWARD = Field(
     "a position counted back from the last prompt token, -1", lambda v: is_whole(v, -_LARGEST, -1)
 )
-SITE = Field("the name of a site, such as blocks.3.hook_resid_post", is_site)
 OBJECT = record("an object")
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save as serialised
 
 from interp.errors import InputError
 from interp.model.artifacts import Artifact, load, save, seal
-from interp.model.sealing import packed, read_container
+from interp.resume.sealed_tensors import packed, read_container
 
 META: dict[str, Any] = {
     "site": "resid_pre",
