@@ -107,7 +107,7 @@ def read_report(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a report: it has no field 'kind'.")
     if report.get("format_version") not in FORMAT_VERSIONS:
         raise InputError(
-            f"{path} has format version {report.get('format_version')!r}; this version of "
+            f"{path} has format version {report.get('format_version')!r:.40}; this version of "
             f"mechguard reads {', '.join(map(str, FORMAT_VERSIONS))}."
         )
     return report

@@ -110,7 +110,7 @@ def read_truth(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / TRUTH} holds no JSON object; train the organism again.")
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{folder / TRUTH} has format version {content.get('format_version')}; this version "
+            f"{folder / TRUTH} has format version {content.get('format_version')!s:.40}; this version "
             f"reads {FORMAT_VERSION}."
         )
     return content
