@@ -106,9 +106,10 @@ def read_report(path: Path) -> dict[str, Any]:
     if not isinstance(report, dict) or "kind" not in report:
         raise InputError(f"{path} is not a report: it has no field 'kind'.")
     if report.get("format_version") not in FORMAT_VERSIONS:
+        found = report.get("format_version")
         raise InputError(
-            f"{path} has format version {report.get('format_version')!r:.40}; this version of "
-            f"mechguard reads {', '.join(map(str, FORMAT_VERSIONS))}."
+            f"{path} has format version {found!r:.40}; this version of mechguard reads "
+            f"{', '.join(map(str, FORMAT_VERSIONS))}."
         )
     return report
 
@@ -133,7 +134,12 @@ def _require_match(
         "fingerprint": provenance.get("fingerprint"),
         "data": _digests(old),
     }
-    names = {"kind": "analysis", "model": "model", "fingerprint": "weights or settings of the model", "data": "data"}
+    names = {
+        "kind": "analysis",
+        "model": "model",
+        "fingerprint": "weights or settings of the model",
+        "data": "data",
+    }
     for key, value in run.items():
         if value is not None and there[key] is not None and value != there[key]:
             shown = f" ({there[key]}, not {value})" if key != "data" else ""

@@ -109,9 +109,9 @@ def read_truth(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{folder / TRUTH} holds no JSON object; train the organism again.")
     if content.get("format_version") != FORMAT_VERSION:
+        found = str(content.get("format_version"))[:40]
         raise InputError(
-            f"{folder / TRUTH} has format version {content.get('format_version')!s:.40}; this version "
-            f"reads {FORMAT_VERSION}."
+            f"{folder / TRUTH} has format version {found}; this version reads {FORMAT_VERSION}."
         )
     return content
 
