@@ -65,7 +65,7 @@ def require_origin(
     if not made:
         require_named(kind, meta, allow)
         return
-    name, found = _compared(made, checkpoint)
+    name, found = compared(made, checkpoint)
     allowed = {part for word in allow for part in GROUPS.get(word, (word,))}
     left = {part: how for part, how in found.items() if part not in allowed}
     if left:
@@ -106,10 +106,15 @@ def require_named(kind: str, meta: Mapping[str, Any], allow: Collection[str] = (
         )
 
 
-def _compared(
+def compared(
     made: Mapping[str, Any], checkpoint: LoadedModel | Mapping[str, Any]
 ) -> tuple[str, dict[str, str]]:
-    """The name of the checkpoint, and what differs by part."""
+    """The name of a checkpoint, and what differs from an origin, by part of the identity.
+
+    Args:
+        made: an `origin`.
+        checkpoint: a checkpoint, or the `origin` of what was captured from it.
+    """
     there = made.get("identity")
     if isinstance(checkpoint, LoadedModel):
         if there is not None:

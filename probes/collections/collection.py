@@ -28,7 +28,7 @@ from interp.errors import InputError, first_line
 from interp.fields import LAYER, NAME, POSITIVE, Field, list_of, require_fields
 from interp.model.artifact_schemas import ORIGIN, require_place
 from interp.model.artifacts import versions
-from interp.model.origin import origin
+from interp.model.origin import compared, origin
 from interp.model.sites import Site
 from interp.resume.files import write_atomically
 from interp.resume.sealed import (
@@ -352,7 +352,7 @@ def _require_same(found: Collection, meta: dict[str, Any]) -> None:
     same = ("site", "layers", "segment", "rows_sha256", "table_sha256")
     theirs, ours = found.meta["origin"], meta["origin"]
     changed = [key for key in same if found.meta.get(key) != meta[key]]
-    changed += [key for key in ("fingerprint", "tokenizer_hash") if theirs[key] != ours[key]]
+    changed += compared(theirs, ours)[1].values()
     if changed:
         raise InputError(
             f"{found.folder} already holds a collection that differs in {', '.join(changed)}; give "
