@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from steering.policy.methods import rank_one as rank_one
     from steering.policy.policy import Policy as Policy
     from steering.runtime.attachment import Attachment as Attachment
-    from steering.runtime.attachment import Decision as Decision
+    from steering.runtime.decisions import Decision as Decision
     from steering.runtime.gates import AlwaysOpen as AlwaysOpen
     from steering.runtime.gates import ControllerGate as ControllerGate
     from steering.runtime.gates import CosineGate as CosineGate
@@ -38,7 +38,7 @@ __getattr__, __all__ = _attach(
         "Composition": "policy.composition",
         "ControllerGate": "runtime.gates",
         "CosineGate": "runtime.gates",
-        "Decision": "runtime.attachment",
+        "Decision": "runtime.decisions",
         "Gate": "runtime.gates",
         "LogisticGate": "runtime.gates",
         "Policy": "policy.policy",

@@ -27,7 +27,7 @@ from interp.data.prompt_sets import Prompt, PromptSet
 from interp.errors import InputError
 from probes.scorers import Judge
 from steering.policy.policy import Policy
-from steering.runtime.attachment import Decision
+from steering.runtime.decisions import Decision
 from steering.runtime.runtime import as_edit
 from steering.training.evaluation import forced_on_replies, gate_quality, throughput_ratio
 

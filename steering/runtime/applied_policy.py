@@ -27,7 +27,21 @@ class AppliedPolicy:
     """
 
     def __init__(self, policy: PolicyLike, devices: list[torch.device], dtype: torch.dtype) -> None:
-        self.policy, self.devices, self.dtype = policy, devices, dtype
+        self.policy = policy
+        self.place(devices, dtype)
+        self.fused = policy.operator == "add" and not policy.keep_norm
+        self.late, self.inert = policy.late, False
+        self.mask: Literal[True] | tuple[Tensor, ...] | None = None
+        self.forget()
+
+    def place(self, devices: list[torch.device], dtype: torch.dtype) -> None:
+        """Prepare the directions where they are added, and what is added in the states' type.
+
+        Args:
+            devices: of the policy's sites.
+            dtype: of the states.
+        """
+        policy, self.devices, self.dtype = self.policy, devices, dtype
         where = list(zip(policy.directions, devices, strict=True))
         self.directions = [
             prepared(policy.operator, v.to(device, torch.float32)) for v, device in where
@@ -38,10 +52,6 @@ class AppliedPolicy:
                 c.to(device, torch.float32)
                 for c, device in zip(policy.readers, devices, strict=True)
             ]
-        self.fused = policy.operator == "add" and not policy.keep_norm
-        self.late, self.inert = policy.late, False
-        self.mask: Literal[True] | tuple[Tensor, ...] | None = None
-        self.forget()
 
     def forget(self) -> None:
         """Drop all decisions."""

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from interp.errors import InputError
 from interp.model.sites import Site
+from steering.runtime.copies import replaced
 
 Opened = Callable[[tuple[Any, ...], dict[str, Any]], AbstractContextManager[None]]
 
@@ -66,21 +67,7 @@ def generating(model: Any, opened: Opened) -> Callable[[], None]:
         with opened(args, kwargs):
             return original(*args, **_uncompiled(model, kwargs))
 
-    return _replaced(model, "generate", generate)
-
-
-def _replaced(model: Any, name: str, method: Callable[..., Any]) -> Callable[[], None]:
-    """Put a method in the place of a model's own; returns what takes it away again."""
-    own = model.__dict__.get(name)
-    setattr(model, name, method)
-    return functools.partial(_put_back, model, name, own)
-
-
-def _put_back(model: Any, name: str, own: Callable[..., Any] | None) -> None:
-    if own is None:
-        del model.__dict__[name]
-    else:
-        setattr(model, name, own)
+    return replaced(model, "generate", generate)
 
 
 @contextmanager
@@ -100,7 +87,7 @@ def compiled_from(model: Any, steady: Callable[[], bool]) -> Iterator[None]:
                 eagerly.close()
             return original(*args, **kwargs)
 
-        restore = _replaced(model, "prepare_inputs_for_generation", prepare)
+        restore = replaced(model, "prepare_inputs_for_generation", prepare)
         try:
             yield
         finally:

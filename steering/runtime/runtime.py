@@ -21,9 +21,11 @@ from interp.data.rows import Row
 from interp.errors import InputError
 from interp.generation import Edit
 from interp.resolve import load
-from steering.runtime.attachment import Attachment, Decision, Strength, is_steered
+from steering.runtime.attachment import Attachment, is_steered
+from steering.runtime.decisions import Decision
 from steering.runtime.generate_hooks import require_uncompiled
 from steering.runtime.plan import Policies, planned
+from steering.runtime.strengths import Strength
 
 
 def attach(

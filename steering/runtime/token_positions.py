@@ -103,11 +103,16 @@ class Clock:
             self.columns_known = True
         seen = self.generating or self._told is not None
         self.new = not self._started if seen else past is None or not int(past.get_seq_length())
-        self._started = True
         self.rows, self.tokens = int(shape[0]), int(shape[1])
+        self._started = True
         two = isinstance(mask, Tensor) and mask.ndim == 2
         self._real = mask[:, -self.tokens :].bool() if two else None  # type: ignore[index]
         self._positions = self._offsets = None
+
+    def restart(self) -> None:
+        """Take the next pass for the first one of its prompts; the one that was is not to count."""
+        self._started = False
+        self._lengths = self._positions = self._offsets = None
 
     def _columns_before(self, past: Any) -> int:
         """Columns that earlier passes of this generation have filled."""
@@ -200,6 +205,11 @@ class Clock:
     def _counted(self) -> Int[Tensor, "rows tokens"]:
         """Offset of each token from the end of its row's prompt."""
         if self._offsets is None:
-            assert self._positions is not None and self._lengths is not None  # after locate
+            assert self._positions is not None  # after locate
+            if self._lengths is None:
+                raise InputError(
+                    "the pass goes on from a cache whose prompt was aborted, or was run before the "
+                    "policy was attached; run the prompt anew, with an empty cache."
+                )
             self._offsets = self._positions.expand(self.rows, -1) - self._lengths[:, None]
         return self._offsets

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from interp.checkpoint import Checkpoint
-from steering.runtime.attachment import Decision
+from steering.runtime.decisions import Decision
 from steering.serve.batcher import Batcher, Done, Event, Failed, Job, Piece, Started
 from steering.serve.requests import ChatRequest, Limits, RequestError, parsed
 

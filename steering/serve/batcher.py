@@ -21,7 +21,8 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from interp.data.padding import ends, padded
 from interp.errors import InputError, MechguardError, is_out_of_memory
-from steering.runtime.attachment import Attachment, Decision
+from steering.runtime.attachment import Attachment
+from steering.runtime.decisions import Decision
 from steering.serve.requests import ChatRequest, RequestError
 from steering.serve.text import Speech
 

@@ -20,7 +20,7 @@ from interp.errors import InputError, NumericalError
 from interp.generation import Edit, Reply
 from probes.statistics.metrics import auroc
 from steering.policy.policy import Policy
-from steering.runtime.attachment import Decision
+from steering.runtime.decisions import Decision
 from steering.runtime.gates import ControllerGate, LogisticGate
 from steering.runtime.runtime import apply
 

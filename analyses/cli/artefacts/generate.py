@@ -12,7 +12,7 @@ from analyses.cli.options import DtypeChoice
 
 if TYPE_CHECKING:
     from interp.data.prompt_sets import Prompt
-    from steering.runtime.attachment import Decision
+    from steering.runtime.decisions import Decision
 
 _NEW_TOKENS = 256
 

@@ -23,7 +23,7 @@ from interp.organisms.chat.data import OrganismPrompt
 from interp.resolve import load
 from steering import act_add
 from steering.policy.policy import Policy
-from steering.runtime.attachment import Decision
+from steering.runtime.decisions import Decision
 from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import as_edit
 from steering.runtime.span import Span

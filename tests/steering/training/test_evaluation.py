@@ -16,7 +16,7 @@ from interp.model.sites import Site
 from interp.resolve import load
 from steering import act_add
 from steering.policy.policy import Policy
-from steering.runtime.attachment import Decision
+from steering.runtime.decisions import Decision
 from steering.runtime.gates import LogisticGate
 from steering.runtime.runtime import apply, as_edit
 from steering.training.evaluation import (
