@@ -62,8 +62,8 @@ def copying_bare(
     return undo
 
 
-def _copier(module: nn.Module, ids: frozenset[int]) -> Callable[[dict[int, Any]], nn.Module]:
-    def copier(memo: dict[int, Any]) -> nn.Module:
+def _copier(module: nn.Module, ids: frozenset[int]) -> Callable[[dict[int, Any]], Any]:
+    def copier(memo: dict[int, Any]) -> Any:
         for name in _HOOKS[:2]:
             for key, hook in getattr(module, name).items():
                 if key in ids:
@@ -84,15 +84,14 @@ def _gone() -> None:
     """Stands where a hook of ours was, until the copy is whole."""
 
 
-def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+def _copied(module: nn.Module, memo: dict[int, Any]) -> Any:
     """As `copy.deepcopy` does where an object has no `__deepcopy__` of its own."""
     of_class = getattr(type(module), "__deepcopy__", None)
     if of_class is not None:
-        whole: nn.Module = of_class(module, memo)
-        return whole
+        return of_class(module, memo)
     reduced: Any = module.__reduce_ex__(4)
     make, arguments, state = reduced[:3]
-    new: nn.Module = make(*arguments)
+    new: Any = make(*arguments)
     memo[id(module)] = new
     new.__setstate__(copy.deepcopy(state, memo))
     return new

@@ -1,27 +1,37 @@
-"""The HTTP side: `/v1/chat/completions` and `/v1/models`, in OpenAI's words.
+"""The HTTP side: `/v1/chat/completions`, `/v1/models` and `/health`, in OpenAI's words.
 
 Decisions stand in the headers of every answer, streamed or not, because no header is sent before
 the prompt was read; a stream repeats them in its first chunk, for clients that see no headers.
 """
 
 import asyncio
+import copy
+import functools
 import json
+import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
-from interp.checkpoint import Checkpoint
 from steering.runtime.decisions import Decision
-from steering.serve.batcher import Batcher, Done, Event, Failed, Job, Piece, Started
-from steering.serve.requests import ChatRequest, Limits, RequestError, parsed
+from steering.serve.access import Access, Door
+from steering.serve.batcher import Batcher
+from steering.serve.errors import RequestError
+from steering.serve.fields import HEADER
+from steering.serve.jobs import Done, Event, Failed, Job, Piece, Started
+from steering.serve.requests import ChatRequest, Limits, parsed
 
+_log = logging.getLogger("mechguard")
 DECISION, DECISIONS, STRENGTH = (
     "x-mechguard-decision",
     "x-mechguard-decisions",
@@ -29,37 +39,76 @@ DECISION, DECISIONS, STRENGTH = (
 )
 
 
-def make_app(batcher: Batcher, name: str, limits: Limits) -> FastAPI:
+def make_app(
+    batcher: Batcher, name: str, limits: Limits, access: Access, read_timeout: float = 30.0
+) -> FastAPI:
     """The application around a batcher, which it starts and closes.
 
     Args:
         batcher: that answers.
         name: of the model, as clients call it.
         limits: of one request.
+        access: who may ask.
+        read_timeout: seconds until the body of a request must be there.
     """
+    endpoint = _Endpoint(batcher, name, limits.on(batcher.checkpoint), read_timeout)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         yield
         await asyncio.to_thread(batcher.close)
+        endpoint.close()
 
     app = FastAPI(title="mechguard", lifespan=lifespan, openapi_url=None)
     app.state.batcher = batcher
-    endpoint = _Endpoint(batcher, name, limits)
     app.add_api_route("/v1/chat/completions", endpoint.chat, methods=["POST"])
     app.add_api_route("/v1/models", endpoint.models, methods=["GET"])
+    app.add_api_route("/health", endpoint.health, methods=["GET"])
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _broken)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(access.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", HEADER],
+            expose_headers=[DECISION, DECISIONS, STRENGTH],
+        )
+    app.add_middleware(Door, access=access)  # the last one added is the outermost
     return app
 
 
 class _Endpoint:
     """What the routes share."""
 
-    def __init__(self, batcher: Batcher, name: str, limits: Limits) -> None:
+    def __init__(self, batcher: Batcher, name: str, limits: Limits, read_timeout: float) -> None:
         self.batcher, self.name, self.limits = batcher, name, limits
+        self.read_timeout = read_timeout
         self.created = int(time.time())
+        # Requests are read in a thread, so that a long prompt keeps no other client waiting: in
+        # one, because a tokenizer may not be used in two, and with a tokenizer of its own.
+        tokenizer = copy.deepcopy(batcher.checkpoint.tokenizer)
+        self._checkpoint = replace(batcher.checkpoint, tokenizer=tokenizer)
+        self._reader = ThreadPoolExecutor(1, "mechguard-reader")
+        self._read = 0
+
+    def close(self) -> None:
+        """End the thread that reads."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    async def health(self) -> Response:
+        """Whether requests are taken, and how many there are."""
+        waiting, running = self.batcher.load()
+        draining = self.batcher.draining
+        state = {
+            "status": "draining" if draining else "ok",
+            "waiting": waiting,
+            "running": running,
+            "answered": self.batcher.answered,
+        }
+        return JSONResponse(state, 503 if draining else 200)
 
     async def models(self) -> Response:
         """The one model, and what steers it."""
@@ -78,8 +127,7 @@ class _Endpoint:
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
-        body = await _body(request, self.limits.max_body)
-        asked = parsed(body, request.headers, self._checkpoint, self.name, self.limits)
+        asked = await self._parsed(request)
         events: asyncio.Queue[Event] = asyncio.Queue()
         job = Job(asked, _publisher(events))
         self.batcher.submit(job)
@@ -91,16 +139,46 @@ class _Endpoint:
             answer = _Answer(self.name, asked, first.decisions)
             if asked.stream:
                 return _Stream(_chunks(answer, events), job, answer.headers)
-            return JSONResponse(
-                await _unless_gone(request, _whole(answer, events)), headers=answer.headers
-            )
+            whole = await _unless_gone(request, _whole(answer, events))
+            return JSONResponse(whole, headers=answer.headers)
         except BaseException:
             job.cancel()  # also where the client has hung up
             raise
 
-    @property
-    def _checkpoint(self) -> Checkpoint:
-        return self.batcher.checkpoint
+    async def _parsed(self, request: Request) -> ChatRequest:
+        """The request, read and tokenised in the thread for that.
+
+        Raises:
+            RequestError: it is refused, too many are being read (429), or its client is gone.
+        """
+        try:
+            async with asyncio.timeout(self.read_timeout):
+                body = await _body(request, self.limits.max_body)
+        except TimeoutError as error:
+            raise RequestError(
+                f"The body has not come within {self.read_timeout:g} seconds.",
+                408,
+                code="request_timeout",
+            ) from error
+        except ClientDisconnect as error:
+            raise RequestError("The client has hung up.", 499) from error
+        if self._read >= self.batcher.max_queue:
+            raise RequestError(
+                f"{self._read} requests are being read already; try again later.",
+                429,
+                code="queue_full",
+            )
+        # One that was sent twice is no number, and refused.
+        sent = {HEADER: ", ".join(request.headers.getlist(HEADER))}
+        headers: Mapping[str, str] = sent if HEADER in request.headers else {}
+        read = functools.partial(parsed, body, headers, self._checkpoint, self.name, self.limits)
+        self._read += 1
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._reader, read)
+            asked: ChatRequest = await _unless_gone(request, reading)
+            return asked
+        finally:
+            self._read -= 1
 
 
 class _Stream(StreamingResponse):
@@ -127,13 +205,17 @@ class _Answer:
             "created": int(time.time()),
             "model": model,
         }
+        self.decided(decisions)
+
+    def decided(self, decisions: Sequence[Decision]) -> None:
+        """What policies do with the prompt; again where the answer starts again."""
         self.steering = [
             {key: value for key, value in asdict(one).items() if key != "row"} for one in decisions
         ]
         self.headers = {
             DECISION: "open" if any(one.open for one in decisions) else "closed",
             DECISIONS: json.dumps(self.steering),
-            STRENGTH: f"{asked.strength:g}",
+            STRENGTH: f"{self.asked.strength:g}",
         }
 
     def whole(self, text: str, done: Done) -> dict[str, Any]:
@@ -176,6 +258,9 @@ async def _whole(answer: _Answer, events: asyncio.Queue[Event]) -> dict[str, Any
             return answer.whole("".join(pieces), event)
         if isinstance(event, Piece):
             pieces.append(event.text)
+        if isinstance(event, Started):
+            pieces.clear()
+            answer.decided(event.decisions)
 
 
 async def _chunks(answer: _Answer, events: asyncio.Queue[Event]) -> AsyncIterator[str]:
@@ -200,7 +285,7 @@ def _line(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-def _publisher(events: asyncio.Queue[Event]) -> Any:
+def _publisher(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
     loop = asyncio.get_running_loop()
 
     def publish(event: Event) -> None:
@@ -219,7 +304,7 @@ async def _body(request: Request, most: int) -> bytes:
         f"The body is larger than {most} bytes.", 413, code="request_too_large"
     )
     told = request.headers.get("content-length", "0")
-    if told.isdigit() and int(told) > most:
+    if told.isascii() and told.isdigit() and (len(told) > 18 or int(told) > most):
         raise too_large
     body = bytearray()
     async for part in request.stream():
@@ -229,7 +314,7 @@ async def _body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-async def _unless_gone(request: Request, awaited: Any) -> Any:
+async def _unless_gone(request: Request, awaited: Awaitable[Any]) -> Any:
     """What is awaited, unless the client hangs up before."""
     wanted = asyncio.ensure_future(awaited)
     gone = asyncio.ensure_future(_gone(request))
@@ -251,18 +336,19 @@ async def _gone(request: Request) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    headers = {"retry-after": "1"} if error.status in (429, 503) else {}
-    # What is left of a body that was not read would be taken for the next request.
-    if error.status in (413, 415):
-        headers["connection"] = "close"
-    return JSONResponse(error.body(), error.status, headers)
+    return JSONResponse(error.body(), error.status, error.headers())
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = RequestError(
-        f"{request.method} {request.url.path}: {error.detail}; there are POST /v1/chat/completions "
-        "and GET /v1/models.",
+        f"{request.method} {request.url.path}: {error.detail}; there are POST "
+        "/v1/chat/completions, GET /v1/models and GET /health.",
         error.status_code,
     )
     return JSONResponse(what.body(), error.status_code)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    what = RequestError("The server failed on this request; its log says why.", 500)
+    return JSONResponse(what.body(), what.status)

@@ -2,9 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
@@ -13,8 +14,10 @@ from steering.runtime.runtime import apply
 from steering.serve.batcher import Batcher
 from steering.serve.requests import Limits
 
+if TYPE_CHECKING:
+    from steering.serve.access import Access
+
 _log = logging.getLogger("mechguard")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def require_extra() -> None:
@@ -33,6 +36,25 @@ def require_extra() -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class Timeouts:
+    """How long the server waits for its clients, in seconds.
+
+    Attributes:
+        read: until the head of a request must be there, and again until its body.
+        send: that what was sent may wait for a client which does not read it.
+        keep_alive: that a connection may be idle between two requests.
+    """
+
+    read: float = 30.0
+    send: float = 60.0
+    keep_alive: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not all(seconds > 0 for seconds in (self.read, self.send, self.keep_alive)):
+            raise InputError("a server waits for its clients for more than 0 seconds.")
+
+
 def serve(
     checkpoint: Checkpoint,
     policy: Policies,
@@ -44,6 +66,10 @@ def serve(
     max_queue: int = 64,
     limits: Limits | None = None,
     grace: float = 30.0,
+    timeouts: Timeouts | None = None,
+    allowed_hosts: Collection[str] = (),
+    allowed_origins: Collection[str] = (),
+    keys: Sequence[str] = (),
     ready: Callable[[Any], None] | None = None,
     allow: Collection[str] = (),
 ) -> None:
@@ -62,23 +88,44 @@ def serve(
         max_queue: requests that may wait.
         limits: of one request.
         grace: seconds that answers under way get on shutdown.
+        timeouts: of clients that send or read too slowly.
+        allowed_hosts: names that the server answers to, beside the loopback's and `host`.
+        allowed_origins: sites whose pages may use the server.
+        keys: of which a request must bring one; none asks for none.
         ready: called with the uvicorn server once it listens.
         allow: as for `steering.attach`.
 
     Raises:
         InputError: the extra is not installed, the checkpoint has no chat template, the policy does
-            not fit it, or the address is taken.
+            not fit it, a name or an origin is none, or the address is taken.
     """
     require_extra()
+    from steering.serve.access import LOOPBACK, Access
+
     _require_chat(checkpoint)
-    if host not in _LOOPBACK:
-        _log.warning("listening on %s: whoever reaches this address is answered, unasked.", host)
+    access = Access.of(host, allowed_hosts, allowed_origins, keys)
+    if host not in LOOPBACK and not keys:
+        _log.warning(
+            "listening on %s: whoever reaches this address is answered, unasked; --api-key-file "
+            "asks for a key.",
+            host,
+        )
     with apply(checkpoint, policy, allow=allow) as attachment:
         batcher = Batcher(attachment, max_batch=max_batch, max_queue=max_queue)
-        server = _server(batcher, name or checkpoint.name, limits or Limits(), host, port, grace)
+        clients = _Clients(limits or Limits(), timeouts or Timeouts(), access)
+        server = _server(batcher, name or checkpoint.name, clients, host, port, grace)
         server.on_ready = ready
         _run(server, host, port)
         _log.info("answered %d requests in %d batches", batcher.answered, batcher.batches)
+
+
+@dataclass(frozen=True)
+class _Clients:
+    """What clients may do."""
+
+    limits: Limits
+    timeouts: Timeouts
+    access: "Access"
 
 
 def _require_chat(checkpoint: Checkpoint) -> None:
@@ -89,13 +136,16 @@ def _require_chat(checkpoint: Checkpoint) -> None:
         )
 
 
-def _server(batcher: Batcher, name: str, limits: Limits, host: str, port: int, grace: float) -> Any:
+def _server(
+    batcher: Batcher, name: str, clients: _Clients, host: str, port: int, grace: float
+) -> Any:
     import uvicorn
 
     from steering.serve.app import make_app
+    from steering.serve.connections import patient
 
     class Server(uvicorn.Server):
-        """Drains the batcher when it is told to stop."""
+        """Drains the batcher when it is told to stop, and listens until that is done."""
 
         on_ready: Callable[[Any], None] | None = None
 
@@ -106,27 +156,36 @@ def _server(batcher: Batcher, name: str, limits: Limits, host: str, port: int, g
 
         def stop(self) -> None:
             """End as after SIGTERM."""
-            self.should_exit = True
             batcher.drain()
-            timer = threading.Timer(grace, batcher.abort)
-            timer.daemon = True
-            timer.start()
+            threading.Thread(target=self._wind_down, daemon=True).start()
+
+        def _wind_down(self) -> None:
+            batcher.wait(grace)
+            batcher.abort()
+            self.should_exit = True
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.should_exit:
-                self.force_exit = True  # told twice
-                batcher.abort()
+            # In a thread of its own: the signal may come while the batcher's lock is held.
+            if self._told_before:
+                self.should_exit = self.force_exit = True
+                threading.Thread(target=batcher.abort, daemon=True).start()
             else:
-                # In a thread of its own: the signal may come while the batcher's lock is held.
                 threading.Thread(target=self.stop, daemon=True).start()
+            self._told_before = True
 
+        _told_before = False
+
+    timeouts = clients.timeouts
     config = uvicorn.Config(
-        make_app(batcher, name, limits),
+        make_app(batcher, name, clients.limits, clients.access, timeouts.read),
         host=host,
         port=port,
+        http=patient(timeouts.read, timeouts.send),
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="on",
+        timeout_keep_alive=timeouts.keep_alive,  # type: ignore[arg-type]  # any number will do
         timeout_graceful_shutdown=int(grace) + 5,
     )
     return Server(config)

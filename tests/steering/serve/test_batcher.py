@@ -10,8 +10,11 @@ from serving import asked, checkpoint, hooks, policy
 
 from interp.data.segments import chat_row
 from steering.runtime.runtime import apply
-from steering.serve.batcher import Batcher, Done, Event, Failed, Job, Piece, Started, sampled
-from steering.serve.requests import ChatRequest, RequestError
+from steering.serve.batcher import Batcher
+from steering.serve.errors import RequestError
+from steering.serve.jobs import Done, Event, Failed, Job, Piece, Started
+from steering.serve.requests import ChatRequest
+from steering.serve.rows import sampled
 
 
 @pytest.fixture(autouse=True)
