@@ -8,6 +8,7 @@ browser sends on behalf of another site's page is refused.
 import hashlib
 import hmac
 import logging
+import re
 import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from steering.serve.errors import RequestError, shown
 _log = logging.getLogger("mechguard")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _WILDCARDS = ("", "0.0.0.0", "::")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d+)?", re.ASCII | re.IGNORECASE)
+_ADDRESS = re.compile(r"[0-9a-f.]*:[0-9a-f.]*:[0-9a-f:.]*", re.ASCII | re.IGNORECASE)
 ANY = "*"
 OPEN = ("/health",)
 """Paths that need no key."""
@@ -64,7 +67,8 @@ class Access:
         """
         own = () if host in _WILDCARDS else (host,)
         for name in hosts:
-            if name != ANY and (not name or "/" in name or _name(name) != _bare(name)):
+            plain = _ADDRESS.fullmatch(name) or ("/" not in name and _name(name) == _bare(name))
+            if name != ANY and not (name and plain):
                 raise InputError(
                     f"the allowed host {name!r} is no name; give it without scheme and port, such "
                     "as example.org."
@@ -184,12 +188,9 @@ def read_keys(file: Path) -> list[str]:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without port."""
-    if host.startswith("["):
-        return _bare(host.partition("]")[0][1:])
-    head, _, port = host.rpartition(":")
-    with_port = head and ":" not in head and port.isascii() and port.isdigit()
-    return _bare(head if with_port else host)
+    """The name in a Host header, without port; empty where there is none."""
+    found = _HOST.fullmatch(host)
+    return _bare(found[1]) if found else ""
 
 
 def _bare(name: str) -> str:

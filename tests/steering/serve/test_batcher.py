@@ -2,12 +2,16 @@
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from serving import asked, checkpoint, hooks, policy
 
+from interp.data.padding import padded
 from interp.data.segments import chat_row
 from steering.runtime.runtime import apply
 from steering.serve.batcher import Batcher
@@ -15,6 +19,7 @@ from steering.serve.errors import RequestError
 from steering.serve.jobs import Done, Event, Failed, Job, Piece, Started
 from steering.serve.requests import ChatRequest
 from steering.serve.rows import sampled
+from steering.serve.text import Speech
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +183,210 @@ def test_nucleus_sampling() -> None:
     assert torch.allclose(shares, scores.exp(), atol=0.03)
     assert {sampled(scores, 1.0, 0.7, generator) for _ in range(200)} == {0, 1}
     assert {sampled(scores, 1.0, 0.0, generator) for _ in range(50)} == {0}
+
+
+def test_no_temperature_makes_a_draw_impossible() -> None:
+    scores = torch.tensor([1e30, 3.0, -1e30, -torch.inf])
+    generator = torch.Generator().manual_seed(0)
+    for temperature in (5e-324, 1e-320, 1e-6, 2.0):
+        assert sampled(scores, temperature, 1.0, generator) == 0
+
+
+@contextmanager
+def answering(**options: Any) -> Iterator[Batcher]:
+    with apply(checkpoint(), policy()) as attachment:
+        batcher = Batcher(attachment, **options)
+        try:
+            yield batcher
+        finally:
+            if batcher._thread.is_alive():
+                batcher.close()
+
+
+@contextmanager
+def failing(error: Callable[[int], BaseException | None]) -> Iterator[list[int]]:
+    """A pass with prompts fails in the middle, as `error` says of its number of rows."""
+    sizes: list[int] = []
+
+    def look(module: Any, args: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        if states.shape[1] > 1:
+            sizes.append(len(states))
+            if (raised := error(len(states))) is not None:
+                raise raised
+
+    handle = checkpoint().layers[2].register_forward_hook(look)
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+def test_a_batch_that_is_out_of_memory_is_tried_in_halves() -> None:
+    def too_many(rows: int) -> BaseException | None:
+        return torch.OutOfMemoryError("x") if rows > 2 else None
+
+    with answering() as batcher, failing(too_many) as sizes:
+        listeners = [Listener(request(index)) for index in range(7)]
+        for one in listeners:
+            batcher.submit(one.job)
+        batcher.start()
+        assert all(one.over.wait(60) for one in listeners)
+        assert [one.text for one in listeners] == [asked()[i].on for i in range(7)]
+        assert batcher.wait(10) and batcher.answered == 7
+        assert sizes == [7, 4, 2, 2, 3, 2, 1]
+
+
+def test_a_request_that_does_not_fit_alone_is_told_503() -> None:
+    def all_of_them(rows: int) -> BaseException:
+        return torch.OutOfMemoryError("x")
+
+    with answering() as batcher:
+        with failing(all_of_them):
+            listeners = [Listener(request(index)) for index in range(3)]
+            for one in listeners:
+                batcher.submit(one.job)
+            batcher.start()
+            assert all(one.over.wait(60) for one in listeners)
+        for one in listeners:
+            (event,) = one.events
+            assert isinstance(event, Failed) and event.error.status == 503
+        assert run(batcher, request(0))[0].text == asked()[0].on
+
+
+def test_only_the_guilty_request_fails_and_the_others_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guilty = request(2).row.ids
+
+    def prepare(rows: Any, *given: Any) -> Any:
+        if any(row.ids == guilty for row in rows):
+            raise SystemExit("not even this ends the thread")
+        return padded(rows, *given)
+
+    monkeypatch.setattr("steering.serve.batcher.padded", prepare)
+    with answering() as batcher:
+        listeners = [Listener(request(index, stream=bool(index % 2))) for index in range(5)]
+        for one in listeners:
+            batcher.submit(one.job)
+        batcher.start()
+        assert all(one.over.wait(60) for one in listeners)
+        for index, one in enumerate(listeners):
+            if index == 2:
+                (event,) = one.events
+                assert isinstance(event, Failed) and event.error.status == 500
+            else:
+                assert one.text == asked()[index].on and isinstance(one.events[-1], Done)
+
+
+def test_a_stream_that_has_begun_is_told_and_a_whole_answer_begins_again() -> None:
+    calls: list[int] = []
+
+    def once(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:  # the prompt, and two new tokens
+            raise torch.OutOfMemoryError("x")
+
+    handle = checkpoint().layers[2].register_forward_hook(once)
+    try:
+        with answering() as batcher:
+            listeners = [Listener(request(1, stream=stream)) for stream in (True, False)]
+            for one in listeners:
+                batcher.submit(one.job)
+            batcher.start()
+            assert all(one.over.wait(60) for one in listeners)
+    finally:
+        handle.remove()
+    stream, whole = (one.events for one in listeners)
+    assert isinstance(stream[-1], Failed) and stream[-1].error.status == 503
+    assert any(isinstance(event, Piece) for event in stream)
+    again = [number for number, event in enumerate(whole) if isinstance(event, Started)]
+    assert len(again) == 2 and isinstance(whole[-1], Done)
+    text = "".join(event.text for event in whole[again[1] :] if isinstance(event, Piece))
+    assert text == asked()[1].on
+
+
+def test_what_a_row_does_fails_that_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling, decoding, and telling the client."""
+
+    def sample(scores: Any, temperature: float, *rest: Any) -> int:
+        raise ValueError("secret")
+
+    class Mute(Speech):
+        def add(self, token: int) -> str:
+            if "mute" in self._stop:
+                raise TypeError("secret")
+            return super().add(token)
+
+    monkeypatch.setattr("steering.serve.rows.sampled", sample)
+    monkeypatch.setattr("steering.serve.rows.Speech", Mute)
+    with answering() as batcher:
+        drawn, mute = Listener(request(0, temperature=1.0)), Listener(request(1, stop=("mute",)))
+        deaf, good = Listener(request(2)), Listener(request(3))
+
+        def refuse(event: Event) -> None:
+            raise RuntimeError("the loop is closed")
+
+        monkeypatch.setattr(deaf.job, "_publish", refuse)
+        for one in (drawn, mute, deaf, good):
+            batcher.submit(one.job)
+        batcher.start()
+        assert good.over.wait(60) and drawn.over.wait(60) and mute.over.wait(60)
+        assert good.text == asked()[3].on and batcher.batches == 1
+        assert not deaf.job.live and not deaf.events
+    for one in (drawn, mute):
+        last = one.events[-1]
+        assert isinstance(last, Failed) and last.error.status == 500
+        assert "secret" not in str(last.error)
+
+
+def test_a_gate_that_reads_nan_in_one_row_fails_that_row_alone() -> None:
+    """Also where its logits are numbers, as here those of all new tokens."""
+    guilty = torch.tensor(request(2).row.ids)
+    embedding = checkpoint().embedding
+
+    def spoil(module: Any, args: Any, output: Any) -> Any:
+        ids = args[0]
+        if ids.shape[1] < len(guilty):
+            return None
+        rows = (ids[:, -len(guilty) :] == guilty).all(-1)
+        if not bool(rows.any()):
+            return None
+        output = output.clone()
+        output[rows] = torch.nan
+        return output
+
+    handle = embedding.register_forward_hook(spoil)
+    try:
+        with answering() as batcher:
+            listeners = [Listener(request(index)) for index in range(4)]
+            for one in listeners:
+                batcher.submit(one.job)
+            batcher.start()
+            assert all(one.over.wait(60) for one in listeners)
+    finally:
+        handle.remove()
+    for index, one in enumerate(listeners):
+        if index == 2:
+            last = one.events[-1]
+            assert isinstance(last, Failed) and last.error.status == 500
+        else:
+            assert one.text == asked()[index].on and isinstance(one.events[-1], Done)
+
+
+def test_learned_positions_are_never_left() -> None:
+    """A row that has ended goes on as padding, to the end of the longest answer."""
+    rows = sorted((request(index) for index in range(12)), key=lambda one: len(one.row))
+    short, long = rows[0], rows[-1]
+    context = checkpoint().anatomy.context
+    assert context is not None and len(short.row) < len(long.row)
+    talks = replace(short, max_tokens=context - len(short.row))
+    with apply(checkpoint(), policy()) as attachment:
+        batcher = Batcher(attachment)
+        for rotary, sizes in ((True, [3]), (False, [2, 1])):
+            anatomy = replace(checkpoint().anatomy, rotary=rotary)
+            batcher.checkpoint = replace(checkpoint(), anatomy=anatomy)
+            for one in (talks, long, short):
+                batcher.submit(Listener(one).job)
+            assert [len(batcher._next()) for _ in sizes] == sizes
+        assert batcher.load()[0] == 0
