@@ -7,7 +7,9 @@ A gate decides once for each prompt, in the pass that holds its decision token, 
 stands until the next prompt; so tokens are the same with and without a KV cache, for a prompt in
 one piece or in chunks, and for a row alone or in a batch. Inside of `generate` the prompt is what
 it was given; each call decides anew, which is each turn of a conversation. A pass outside of it is
-a prompt of its own unless it goes on from a cache, or lengths were told (`Attachment.prompts`).
+a prompt of its own unless it goes on from a cache, or lengths were told (`Attachment.prompts`). A
+prompt that is aborted is forgotten. One thread at a time runs a steered model (`threads`), and
+copies of it are not steered (`copies`).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -36,6 +38,9 @@ def attach(
     allow: Collection[str] = (),
 ) -> Attachment:
     """Attach policies to a model; `detach` takes them away.
+
+    `copy.deepcopy` of the model gives one without them. The model may be moved or change its type
+    between two prompts, and is to be run by one thread at a time: another one is refused meanwhile.
 
     Args:
         model: a checkpoint or its model. A model that is to be compiled is compiled afterwards.

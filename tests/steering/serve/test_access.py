@@ -178,14 +178,16 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes | None, w
 
 def _get(app: Any, method: str, path: str, **headers: str) -> httpx.Response:
     async def get() -> httpx.Response:
-        transport = httpx.ASGITransport(app=app)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, headers=headers)
 
     return asyncio.run(get())
 
 
-def test_refusals_have_the_shape_of_openai_and_health_says_when_it_drains() -> None:
+def test_refusals_have_the_shape_of_openai_and_health_says_when_it_drains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with apply(checkpoint(), policy()) as attachment:
         batcher = Batcher(attachment)
         access = Access.of("127.0.0.1", origins=["https://chat.example"], keys=KEYS)
@@ -212,6 +214,11 @@ def test_refusals_have_the_shape_of_openai_and_health_says_when_it_drains() -> N
         healthy = _get(app, "GET", "/health")
         assert healthy.status_code == 200
         assert healthy.json() == {"status": "ok", "waiting": 0, "running": 0, "answered": 0}
+        monkeypatch.setattr(batcher, "load", lambda: 1 / 0)
+        broken = _get(app, "GET", "/health")
+        assert broken.status_code == 500 and "division" not in broken.text
+        assert broken.json()["error"]["type"] == "server_error"
+        monkeypatch.undo()
         batcher.drain()
         healthy = _get(app, "GET", "/health")
         assert healthy.status_code == 503 and healthy.json()["status"] == "draining"
