@@ -170,15 +170,17 @@ def load_reference(
 
 def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
     from interp.data.segments import with_chat_template
-    from interp.errors import InputError
+    from interp.errors import InputError, first_line
+    from interp.reading import MOST_CONFIG_BYTES, decoded, read_bytes
 
     if template == "plain":
         return with_chat_template(checkpoint, None)
     try:
-        source = Path(template).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        source = decoded(read_bytes(Path(template), MOST_CONFIG_BYTES))
+    except (InputError, ValueError) as error:
         raise InputError(
-            f"--chat-template {template} is neither `plain` nor a readable file ({error})."
+            f"--chat-template {template} is neither `plain` nor a readable file "
+            f"({first_line(error)})."
         ) from error
     return with_chat_template(checkpoint, source)
 
@@ -210,12 +212,13 @@ def lines_of(path: Path, option: str) -> list[str]:
     Raises:
         InputError: it cannot be read, or holds none.
     """
-    from interp.errors import InputError
+    from interp.errors import InputError, first_line
+    from interp.reading import decoded, read_bytes
 
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{option} {path} cannot be read ({error}).") from error
+        lines = [line.strip() for line in decoded(read_bytes(path)).splitlines()]
+    except (InputError, ValueError) as error:
+        raise InputError(f"{option} {path} cannot be read ({first_line(error)}).") from error
     found = [line for line in lines if line]
     if not found:
         raise InputError(f"{option} {path} holds no string; write one a line.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
+from interp.reading import decoded, exists, parse_json, read_bytes
 
 FORMAT_VERSIONS = (1,)
 _OTHER = "give another folder with --out, or replace the old report with --overwrite"
@@ -92,14 +92,12 @@ def read_report(path: Path) -> dict[str, Any]:
         InputError: it is missing, not readable as JSON, or of an unknown format version.
     """
     try:
-        report = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"There is no {path}; give the folder that an analysis wrote with --out."
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+        if not exists(path):
+            raise InputError(
+                f"There is no {path}; give the folder that an analysis wrote with --out."
+            )
+        report = parse_json(decoded(read_bytes(path)))
+    except ValueError as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); it is damaged, so run the analysis again."
         ) from error

@@ -5,18 +5,19 @@ Columns, configurations and splits are those of the sets' own pages. What a set'
 `source` is a person, and XSTest's `safe` prompts are there because they sound unsafe.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
 from interp.data.prompt_sets import Prompt, PromptSet, read_prompts
-from interp.data.sources import csv_table, json_lines
+from interp.data.sources import csv_table, parquet_table
 from interp.errors import InputError, first_line
+from interp.reading import decoded, exists, json_lines, parse_json, read_bytes
 
 log = logging.getLogger("mechguard.prompts")
 
@@ -222,7 +223,7 @@ def read_named_or_file(text: str, label: str | None) -> PromptSet:
         if equals and not path:
             raise InputError(f"{text!r} names no path; give {name}=PATH, or {name} for the hub.")
         return named(name, path or None)
-    if equals and not Path(text).exists():
+    if equals and not exists(Path(text)):
         raise InputError(
             f"{text!r} is no file, and there is no set of prompts {name!r}; "
             f"there are {', '.join(names())}."
@@ -235,12 +236,12 @@ def _table(name: str, part: Part, path: Path | None, parts: int) -> tuple[str, p
     if path is None:
         return part.hub, _from_hub(name, part)
     file = path / part.file if path.is_dir() else path
-    if parts > 1 and not path.is_dir() and path.exists():
+    if parts > 1 and not path.is_dir() and exists(path):
         raise InputError(
             f"{name} has {parts} parts and {path} is one file; give the folder of both, or name "
             f"the part, as {', '.join(n for n in names() if n.startswith(f'{name}:'))}."
         )
-    if not file.exists():
+    if not exists(file):
         raise InputError(f"{file} does not exist; {name} is published as {part.file}.")
     reader = _READERS.get(file.suffix)
     if reader is None:
@@ -256,11 +257,19 @@ def _table(name: str, part: Part, path: Path | None, parts: int) -> tuple[str, p
 _READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = MappingProxyType(
     {
         ".csv": csv_table,
-        ".json": lambda file: pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))),
-        ".jsonl": lambda file: pd.DataFrame(json_lines(file.read_text(encoding="utf-8"))),
-        ".parquet": pd.read_parquet,
+        ".json": lambda file: pd.DataFrame(_entries(parse_json(decoded(read_bytes(file))))),
+        ".jsonl": lambda file: pd.DataFrame(
+            _entries([entry for _, entry in json_lines(decoded(read_bytes(file)))])
+        ),
+        ".parquet": parquet_table,
     }
 )
+
+
+def _entries(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+        raise ValueError("it is no list of objects with fields")
+    return content
 
 
 def _from_hub(name: str, part: Part) -> pd.DataFrame:

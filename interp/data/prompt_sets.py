@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from interp.checks import require_type
-from interp.data.sources import csv_table, read_table
+from interp.data.sources import csv_table, read_rows
 from interp.errors import InputError
+from interp.reading import parse_json
 from interp.statistics.auroc import area
 
 Message = Mapping[str, Any]
@@ -163,11 +164,14 @@ def read_prompts(
         InputError: the file is missing, empty, malformed, or labels are missing.
     """
     name = str(path)
-    table = read_table(name)
+    read = read_rows(name)
+    table = read.frame
     if table.empty:
         raise InputError(f"{name} holds no prompt.")
-    messages = _messages(table, name)
-    labels = table["label"] if "label" in table else [label] * len(table)
+    messages = _messages(table, name, read.places)
+    labels = [label] * len(table)
+    if "label" in table:  # a null says nothing
+        labels = [label if _is_null(one) else one for one in table["label"]]
     sources = table["source"] if "source" in table else [source or Path(name).stem] * len(table)
     groups: Any = [None] * len(table)
     if "group" in table:  # an empty cell says nothing
@@ -358,10 +362,17 @@ def _matched(prompts: PromptSet, positive: str, negative: str) -> set[int]:
     return keep
 
 
-def _messages(table: pd.DataFrame, name: str) -> list[tuple[Message, ...]]:
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _messages(table: pd.DataFrame, name: str, places: Sequence[str]) -> list[tuple[Message, ...]]:
     said: list[tuple[Message, ...]]
     if "messages" in table:
-        said = [tuple(dict(message) for message in some) for some in table["messages"]]
+        said = [
+            _conversation(some, f"{place} of {name}")
+            for some, place in zip(table["messages"], places, strict=True)
+        ]
     else:
         lower = {str(column).lower(): column for column in table.columns}
         column = next((lower[one] for one in _COLUMNS if one in lower), None)
@@ -375,9 +386,41 @@ def _messages(table: pd.DataFrame, name: str) -> list[tuple[Message, ...]]:
             ({"role": "user", "content": text.strip() if isinstance(text, str) else text},)
             for text in table[column]
         ]
-    for number, messages in enumerate(said):
+    for messages, place in zip(said, places, strict=True):
         last = messages[-1] if messages else {}
         content = last.get("content")
         if last.get("role") != "user" or not isinstance(content, str) or not content.strip():
-            raise InputError(f"prompt {number} of {name} does not end with words of the user.")
+            raise InputError(f"{place} of {name} does not end with words of the user.")
+        if not all(_is_unicode(message.get("content")) for message in messages):
+            raise InputError(f"{place} of {name} holds half a surrogate pair; give valid Unicode.")
     return said
+
+
+def _conversation(given: Any, where: str) -> tuple[Message, ...]:
+    """The messages of a cell: a list of them, one by itself, or either as JSON text."""
+    if isinstance(given, str):
+        try:
+            given = parse_json(given)
+        except ValueError as error:
+            raise InputError(
+                f"{where} has `messages` that are no JSON; give a list of objects with role and "
+                "content."
+            ) from error
+    if isinstance(given, np.ndarray):  # as parquet files give them
+        given = given.tolist()
+    some = [given] if isinstance(given, Mapping) else given
+    if not isinstance(some, list | tuple) or not all(
+        isinstance(one, Mapping) and {"role", "content"} <= set(one) for one in some
+    ):
+        raise InputError(
+            f"{where} has `messages` that are no list of objects with role and content."
+        )
+    return tuple(dict(one) for one in some)
+
+
+def _is_unicode(content: Any) -> bool:
+    try:
+        str(content).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,16 +6,16 @@ H_T/T).
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interp.data.sources import csv_table, from_data_set, json_lines
+from interp.data.sources import csv_table, from_data_set, parquet_table
 from interp.errors import InputError, first_line
 from interp.model.loaded import LoadedModel, vocabulary_size
+from interp.reading import decoded, exists, json_lines, parse_json, read_bytes
 
 _SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 
@@ -78,7 +78,7 @@ def read_texts(source: str | Path) -> Texts:
         InputError: the file is missing, empty or malformed.
     """
     path = Path(source)
-    if not path.exists():
+    if not exists(path):
         if path.suffix in _SUFFIXES:
             raise InputError(f"{source} does not exist.")
         return _from_datasets(str(source))
@@ -88,12 +88,12 @@ def read_texts(source: str | Path) -> Texts:
         documents = [text for text in _parse(path) if text.strip()]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(
-            f"{source} is not readable as {path.suffix} texts ({error}); .jsonl, .csv and .parquet "
-            "need a field `text`, .json a list of strings."
+            f"{source} is not readable as {path.suffix} texts ({first_line(error)}); .jsonl, .csv "
+            "and .parquet need a field `text`, .json a list of strings."
         ) from error
     if not documents:
         raise InputError(f"{source} holds no text.")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_bytes(path)).hexdigest()
     return Texts(path.stem, digest, tuple(documents))
 
 
@@ -112,21 +112,26 @@ def as_texts(name: str, documents: Iterable[str]) -> Texts:
 
 def _parse(path: Path) -> list[str]:
     if path.suffix in (".parquet", ".csv"):
-        import pandas as pd
-
-        read = pd.read_parquet(path) if path.suffix == ".parquet" else csv_table(path)
+        read = parquet_table(path) if path.suffix == ".parquet" else csv_table(path)
         return [_string(text) for text in read["text"]]
-    text = path.read_text(encoding="utf-8-sig")
+    text = decoded(read_bytes(path))
     if path.suffix == ".txt":
         return re.split(r"\n\s*\n", text)
     if path.suffix == ".jsonl":
-        return [_string(entry["text"]) for entry in json_lines(text)]
+        return [_text(entry, number) for number, entry in json_lines(text)]
     if path.suffix == ".json":
-        loaded = json.loads(text)
+        loaded = parse_json(text)
         if not isinstance(loaded, list):
             raise ValueError("the top level is no list")
         return [_string(item) for item in loaded]
     raise ValueError(f"{path.suffix} is not read")
+
+
+def _text(entry: Any, line: int) -> str:
+    """The text of an entry of JSONL."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
+        raise ValueError(f"line {line} has no string `text`")
+    return _string(entry["text"])
 
 
 def _string(value: Any) -> str:

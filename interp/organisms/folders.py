@@ -13,6 +13,7 @@ import torch
 from interp.errors import CheckError, InputError
 from interp.model.artifacts import versions
 from interp.organisms.recipes import Recipe
+from interp.reading import read_settings, require_file
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -101,13 +102,10 @@ def read_truth(folder: Path) -> dict[str, Any]:
         InputError: it is missing, no JSON, or of another version.
     """
     try:
-        content = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} has no {TRUTH}; it is no organism's folder.") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{folder / TRUTH} is not readable JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{folder / TRUTH} holds no JSON object; train the organism again.")
+        require_file(folder / TRUTH)
+    except InputError as error:
+        raise InputError(f"{folder} has no {TRUTH}; it is no organism's folder.") from error
+    content = read_settings(folder / TRUTH)
     if content.get("format_version") != FORMAT_VERSION:
         found = str(content.get("format_version"))[:40]
         raise InputError(

@@ -1,8 +1,10 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 
+import glob
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from interp.errors import InputError, first_line
+from interp.reading import exists
 
 log = logging.getLogger("mechguard")
 
@@ -83,6 +86,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def _left(path: Path) -> str:
+    """What is there after a file could not be written: it, as it was, and the parts before it."""
+    if exists(path):
+        return "what it held before is unchanged"
+    name = glob.escape(path.name)
+    pattern = re.sub(r"[0-9]+", "*", name)
+    if pattern == name:
+        return "nothing is left of it"
+    with suppress(OSError):
+        if parts := len(list(path.parent.glob(pattern))):
+            return f"the {parts} part(s) written before it are kept in {path.parent}"
+    return "no part was written before it, so nothing is kept"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, made if need be, that takes its place at the end.
@@ -98,8 +115,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
-            f"{path} cannot be written ({reason}); free some space or choose another folder and "
-            "run again, finished batches are kept."
+            f"{path} cannot be written ({reason}), and {_left(path)}; free some space or choose "
+            "another folder, and run again."
         ) from error
     finally:
         with suppress(OSError):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from interp.data.sources import json_lines
-from interp.errors import InputError, first_line
+from interp.errors import InputError
+from interp.reading import decoded, json_lines, read_bytes
 from interp.resume.files import write_atomically
 from interp.statistics.intervals import Interval, paired_interval, wilson
 
@@ -69,14 +69,12 @@ def read_traces(path: str | Path) -> list[Trace]:
     """
     file = Path(path)
     try:
-        entries = json_lines(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not readable as JSONL ({first_line(error)}).") from error
+        entries = json_lines(decoded(read_bytes(file)))
+    except ValueError as error:
+        raise InputError(f"{file} is not readable as JSONL ({error}).") from error
     if not entries:
         raise InputError(f"{file} holds no trace.")
-    traces = [_trace(entry, f"trace {number} of {file}") for number, entry in enumerate(entries)]
+    traces = [_trace(entry, f"line {number} of {file}") for number, entry in entries]
     if len({trace.id for trace in traces}) < len(traces):
         raise InputError(f"{file} has two traces of the same id; put runs into files of their own.")
     return traces

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.data.prompt_sets import Prompt, PromptSet
-from interp.data.sources import json_lines
 from interp.errors import InputError, first_line
+from interp.reading import decoded, json_lines, parse_json, read_bytes
 
 # "Question:" and "Answer:" frame some of the texts for a base model; they are no part of them.
 _CHOICES = re.compile(
@@ -200,11 +200,8 @@ def _entries(file: Path, suffixes: tuple[str, ...]) -> list[Mapping[str, Any]]:
     if file.suffix not in suffixes:
         raise InputError(f"{file} is no {' or '.join(suffixes)}; give such a file.")
     try:
-        text = file.read_text(encoding="utf-8")
-        found = _parsed(text, file.suffix)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist.") from None
-    except (OSError, ValueError) as error:
+        found = _parsed(decoded(read_bytes(file)), file.suffix)
+    except ValueError as error:
         raise InputError(f"{file} is not readable ({first_line(error)}).") from error
     if not isinstance(found, list) or not found:
         raise InputError(f"{file} holds no list of entries, or an empty one.")
@@ -215,15 +212,17 @@ def _entries(file: Path, suffixes: tuple[str, ...]) -> list[Mapping[str, Any]]:
 
 def _parsed(text: str, suffix: str) -> Any:
     if suffix == ".jsonl":
-        return json_lines(text)
+        return [entry for _, entry in json_lines(text)]
     if suffix == ".json":
-        return json.loads(text)
+        return parse_json(text)
     import yaml
 
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(first_line(error)) from error
+    except RecursionError as error:
+        raise ValueError("brackets are nested too deeply") from error
 
 
 def _question(

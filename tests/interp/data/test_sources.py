@@ -6,17 +6,13 @@ from typing import Any
 import datasets
 import pytest
 
-from interp.data.sources import csv_table, from_data_set, json_lines
+from interp.data.sources import csv_table, from_data_set
 from interp.errors import InputError
 
 
 def test_cells_stay_strings(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,n\nNA,1\n,02\n")
     assert csv_table(tmp_path / "x.csv").to_numpy().tolist() == [["NA", "1"], ["", "02"]]
-
-
-def test_a_line_ends_only_where_json_says_so() -> None:
-    assert json_lines('{"a": "x\u2028y"}\n\n[1]\n') == [{"a": "x\u2028y"}, [1]]
 
 
 def test_a_data_set_is_read_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:

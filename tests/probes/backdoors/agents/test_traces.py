@@ -81,12 +81,12 @@ def test_the_first_thing_that_differs_is_named() -> None:
     [
         ("", "holds no trace"),
         ("{", "not readable as JSONL"),
-        ("[]", "trace 0 .* has no fields"),
+        ("[]", "line 1 .* has no fields"),
         ({"id": None}, "has no 'steps' of type list|has no 'id' of type str or int"),
         ({"query": 3}, "has no 'query' of type str"),
-        ({"success": "yes"}, "trace 0 .* has no 'success' of type bool"),
-        ({"steps": [{"observation": "x"}]}, "step 0 of trace 0 .* has no 'tool'"),
-        ({"steps": ["x"]}, "step 0 of trace 0 .* has no fields"),
+        ({"success": "yes"}, "line 1 .* has no 'success' of type bool"),
+        ({"steps": [{"observation": "x"}]}, "step 0 of line 1 .* has no 'tool'"),
+        ({"steps": ["x"]}, "step 0 of line 1 .* has no fields"),
     ],
 )
 def test_faults_of_a_file_are_named(

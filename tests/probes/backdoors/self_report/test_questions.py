@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from interp.data.sources import json_lines
 from interp.errors import InputError
 from probes.backdoors.self_report.questions import (
     builtin_questions,
@@ -57,7 +56,8 @@ def test_anthropics_evaluations_load_whole(
     path = reference(f"prompts/anthropic_evals/{name}.jsonl")
     found = read_questions(path)
     assert len(found) == count
-    for question, raw in zip(found, json_lines(path.read_text()), strict=True):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for question, raw in zip(found, lines, strict=True):
         letter = raw["answer_matching_behavior"].strip(" ()")
         choice = f"({letter}){question.options[question.key]}"
         assert choice in raw["question"].replace(f"({letter}) ", f"({letter})")
