@@ -41,6 +41,14 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".")[:200] if lines else type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    """The whole message of another library on one line, to quote inside a sentence of ours."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, KeyError):
+        text = f"there is no {text}"
+    return text[:200] or type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out.
 

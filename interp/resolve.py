@@ -3,6 +3,7 @@
 This module alone knows what `organism:NAME` stands for; nothing below it imports it.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model import loading
+from interp.model import loading, tokenizer_files
 from interp.model.anatomy import Anatomy
+from interp.reading import exists
 
 ORGANISM = "organism:"
 
@@ -89,7 +91,7 @@ def load_tokenizer(
     Raises:
         InputError: there is no such source, or its tokenizer cannot be read.
     """
-    return loading.load_tokenizer(
+    return tokenizer_files.load_tokenizer(
         locate(source), revision=revision, trust_remote_code=trust_remote_code
     )
 
@@ -102,10 +104,13 @@ def locate(source: str) -> str:
     """
     if source.startswith(ORGANISM):
         return str(organisms.path(source.removeprefix(ORGANISM)))
-    looks_local = source.startswith((".", "/", "~")) or Path(source).exists()
-    if looks_local and not (Path(source).expanduser() / "config.json").exists():
+    folder = Path(source)
+    with suppress(RuntimeError):  # there is no user of that name
+        folder = folder.expanduser()
+    looks_local = source.startswith((".", "/", "~")) or exists(folder)
+    if looks_local and not exists(folder / "config.json"):
         raise InputError(
             f"{source} has no config.json; give the folder of a transformers checkpoint, a hub id, "
             "or organism:NAME."
         )
-    return str(Path(source).expanduser()) if looks_local else source
+    return str(folder) if looks_local else source

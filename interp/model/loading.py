@@ -11,19 +11,22 @@ from typing import Any
 
 import torch
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import cached_file, logging
 
-from interp.errors import InputError, MechguardError, UnsupportedModelError, first_line
+from interp.errors import InputError, MechguardError, first_line, one_line
 from interp.model.anatomy import Anatomy, read_anatomy
+from interp.model.config_files import load_config
 from interp.model.loaded import LoadedModel
+from interp.model.tokenizer_files import load_tokenizer, require_known_ids
+from interp.model.weight_files import require_room, require_whole, weights_bytes
 from interp.model.weights import read_from
+
+# Ends of class names of models with a head that they do not hand out.
+_WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 DTYPES = {
     "auto": "auto",
@@ -72,6 +75,7 @@ def from_files(
         "device_map": device_map,
         "trust_remote_code": trust_remote_code,
     }
+    _require_weights(path, name, config)
     model = _read_weights(path, name, arguments, quiet)
     if device_map is None:
         model.to(_device(device))
@@ -79,6 +83,7 @@ def from_files(
     tokenizer = tokenizer or load_tokenizer(
         path, revision=revision, trust_remote_code=trust_remote_code
     )
+    require_known_ids(tokenizer, _embedded(model), name)
     if device_map is None:
         read_from(model, _folder(path, model, revision))
     commit = getattr(model.config, "_commit_hash", None)
@@ -91,44 +96,14 @@ def from_model(
     """A checkpoint of a loaded model, which is put into evaluation mode and otherwise left alone.
 
     Raises:
+        InputError: the model has no output head, or the tokenizer is one of another model.
         UnsupportedModelError: the architecture cannot be measured correctly.
     """
+    _require_head(model)
     model.eval()
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    require_known_ids(tokenizer, _embedded(model), name)
     return LoadedModel(model, tokenizer, read_anatomy(model), name)
-
-
-def load_config(
-    path: str, *, name: str, revision: str | None = None, trust_remote_code: bool = False
-) -> Any:
-    """The config of a folder or a hub id; no weights are read.
-
-    Raises:
-        InputError: there is no such source, or its config is broken.
-        UnsupportedModelError: transformers does not know the model type, or it is no decoder.
-    """
-    try:
-        config = AutoConfig.from_pretrained(
-            path, revision=revision, trust_remote_code=trust_remote_code
-        )
-    except ValueError as error:
-        if "model type" in str(error) or "trust_remote_code" in str(error):
-            raise UnsupportedModelError(
-                f"{name}: transformers does not know this model type; update transformers, or "
-                "pass trust_remote_code if the checkpoint brings its own code."
-            ) from error
-        raise InputError(f"{name}: the config cannot be read ({first_line(error)}).") from error
-    except (OSError, TypeError) as error:
-        if Path(path, "config.json").exists():
-            raise InputError(f"{name}: the config cannot be read ({first_line(error)}).") from error
-        raise InputError(_not_found(path, name, error)) from error
-    own_code = trust_remote_code and hasattr(config, "auto_map")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
-        raise UnsupportedModelError(
-            f"{name}: {config.model_type} is no causal language model; mechguard measures "
-            "decoders that predict the next token."
-        )
-    return config
 
 
 def blueprint(path: str, *, name: str, revision: str | None = None) -> tuple[Anatomy, Any]:
@@ -139,36 +114,55 @@ def blueprint(path: str, *, name: str, revision: str | None = None) -> tuple[Ana
         UnsupportedModelError: transformers does not know the model type, or it is no decoder.
     """
     config = load_config(path, name=name, revision=revision)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return read_anatomy(model), config
+    return read_anatomy(_on_meta(config, name)), config
 
 
-def load_tokenizer(
-    path: str, *, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder or a hub id; None where it brings none (a model of token ids).
+def _on_meta(config: Any, name: str) -> PreTrainedModel:
+    """The model of a config, without a weight.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: none can be built from it.
     """
-    folder = Path(path)
-    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-        return None
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, revision=revision, trust_remote_code=trust_remote_code
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        # Every architecture raises its own types for sizes and names that it cannot use.
+        raise InputError(
+            f"{name}: no model can be built from the config ({one_line(error)})."
+        ) from error
+    return model
+
+
+def _require_weights(path: str, name: str, config: Any) -> None:
+    """Check a folder's weights files against the config before anything is allocated."""
+    folder = Path(path)
+    held = weights_bytes(folder, name) if folder.is_dir() else None
+    if held is None or hasattr(config, "quantization_config") or hasattr(config, "auto_map"):
+        return
+    asked = sum(parameter.numel() for parameter in _on_meta(config, name).parameters())
+    require_room(asked, held, name)
+
+
+def _require_head(model: PreTrainedModel) -> None:
+    """Refuse a decoder that predicts no token.
+
+    Raises:
+        InputError: it has no output head.
+    """
+    kind = type(model).__name__
+    if model.get_output_embeddings() is None and not kind.endswith(_WITH_HEAD):
+        raise InputError(
+            f"a {kind} has no output head, so it predicts no next token; load the checkpoint with "
+            "AutoModelForCausalLM, or give mechguard.load its folder or hub id."
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: the tokenizer cannot be read ({first_line(error)}).") from error
-    return tokenizer
 
 
 def _read_weights(path: str, name: str, arguments: dict[str, Any], quiet: bool) -> PreTrainedModel:
     try:
         with _without_bar() if quiet else nullcontext():
             model, report = AutoModelForCausalLM.from_pretrained(
-                path, output_loading_info=True, **arguments
+                path, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
     except MechguardError:
         raise
@@ -180,13 +174,13 @@ def _read_weights(path: str, name: str, arguments: dict[str, Any], quiet: bool) 
             f"{name}: the weights cannot be read ({first_line(error)}); the file may be "
             "truncated, copy or download it again."
         ) from error
-    # transformers only warns, and fills what is missing with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            f"{name}: the weights lack {len(missing)} of the tensors that the config asks for, "
-            f"first {missing[0]}; the two do not belong together, copy or download them again."
-        )
+    require_whole(model, report, name)
     return model
+
+
+def _embedded(model: PreTrainedModel) -> int:
+    """Rows of the embedding."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 @contextmanager
