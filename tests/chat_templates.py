@@ -5,8 +5,11 @@ Written for these tests after the families' published formats; only what the tes
 
 from typing import Any
 
+from families import tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from interp import Checkpoint, load
 
 _CHATML = (
     "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
@@ -101,3 +104,10 @@ def byte_level(template: str | None) -> Any:
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def byte_level_model(template: str | None) -> Checkpoint:
+    """A tiny model of random weights with an embedding for every id of `byte_level`."""
+    model, tokenizer = tiny("llama"), byte_level(template)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return load(model, tokenizer=tokenizer)

@@ -187,6 +187,7 @@ def text_rows(
             if kept == max_sequences:
                 break
             ids = _first_ids(tokenizer, document, length, prefix, domain.name)
+            require_embedded(checkpoint, ids)
             if len(ids) < length:
                 skipped[domain.name] += 1
                 continue
@@ -243,6 +244,23 @@ def _first_ids(
             "or pass --no-bos, so that BOS does not stand twice."
         )
     return prefix + ids[: length - len(prefix)]
+
+
+def require_embedded(checkpoint: LoadedModel, ids: Sequence[int]) -> None:
+    """Check that the embedding has every id: a token may have been added to a tokenizer alone.
+
+    Raises:
+        InputError: it lacks one.
+    """
+    size = vocabulary_size(checkpoint)
+    if ids and max(ids) >= size:
+        tokenizer: Any = checkpoint.tokenizer
+        shown = tokenizer.convert_ids_to_tokens(max(ids))
+        raise InputError(
+            f"the text holds {shown!r}, whose id {max(ids)} the embedding of {checkpoint.name} "
+            f"lacks ({size} rows): the token was added to the tokenizer alone; leave it out of the "
+            "text, or resize the embedding."
+        )
 
 
 def id_rows(checkpoint: LoadedModel, domains: Mapping[str, Sequence[Sequence[int]]]) -> Rows:

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from interp.checks import named
+from jinja2 import TemplateSyntaxError
+
+from interp.checks import named, require_type
 from interp.data.prompt_sets import Message
-from interp.data.rows import Row, bos_prefix
-from interp.errors import InputError, first_line
+from interp.data.rows import Row, bos_prefix, require_embedded
+from interp.errors import InputError, first_line, one_line
 from interp.model.loaded import LoadedModel
 
 Conversation = str | Sequence[Message]
@@ -75,6 +77,7 @@ def chat_row(
             text += words
     ids, offsets = _encoded(tokenizer, text)
     _require_one_bos(tokenizer, ids, checkpoint.name)
+    require_embedded(checkpoint, ids)
     segments = _token_spans(parts, offsets, text)
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:1] == [bos]:
@@ -131,10 +134,13 @@ def with_chat_template(checkpoint: _Model, template: str | None) -> _Model:
             instruction then.
 
     Raises:
-        InputError: the checkpoint has no tokenizer.
+        InputError: the checkpoint has no tokenizer, or the template is no text.
     """
     if checkpoint.tokenizer is None:
         raise InputError(f"{checkpoint.name} has no tokenizer, so it can have no chat template.")
+    if template is not None:
+        require_type(template, str, "the chat template", "give its text, or None")
+        template = template.removeprefix("\ufeff")  # some editors begin a file with it
     tokenizer: Any = copy.deepcopy(checkpoint.tokenizer)
     if template is None:
         prefix = tokenizer.decode(bos_prefix(checkpoint, None))
@@ -197,10 +203,16 @@ def _rendered(tokenizer: Any, messages: Sequence[Message], template: Mapping[str
         text: str = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True, **template
         )
+    except TemplateSyntaxError as error:
+        raise InputError(
+            f"the chat template is no valid Jinja (line {error.lineno}: {one_line(error)}); give "
+            "another (on the command line --chat-template, in Python "
+            "interp.data.with_chat_template)."
+        ) from error
     except Exception as error:
         # Templates raise jinja2 errors of their own wording, such as that no system is allowed.
         raise InputError(
-            f"the chat template refuses these messages: {first_line(error)}."
+            f"the chat template refuses these messages: {one_line(error)}."
         ) from error
     return text
 

@@ -104,10 +104,10 @@ class Site:
             InputError: the text names no site.
         """
         names = {hook: name for name, hook in _BLOCK_NAMES.items()}
-        if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", text):
+        if match := re.fullmatch(r"blocks\.([0-9]{1,9})\.(.+)", text):
             if match[2] in names:
                 return cls(names[match[2]], int(match[1]))
-        elif match := re.fullmatch(r"(\w+):(\d+)", text):
+        elif match := re.fullmatch(r"(\w+):([0-9]{1,9})", text):
             return cls(match[1], int(match[2]))
         for name, hook in _MODEL_NAMES.items():
             if text in (name, hook):

@@ -66,5 +66,5 @@ class Variant:
         Raises:
             InputError: the seed is negative.
         """
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed} is negative; give 0 or more.")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise InputError(f"seed {self.seed} is not from 0 to {MOST_SEED}; give one that is.")

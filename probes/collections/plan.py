@@ -128,12 +128,14 @@ def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
     """
     found: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        match = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?", part)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise InputError(f"{text!r} names no layers; write 3, or 3,5,7, or 10-20.")
-        found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if max(found) >= n_layers:
-        raise InputError(f"there is no layer {max(found)}; there are layers 0 to {n_layers - 1}.")
+            shown = text if len(text) <= 60 else f"{text[:60]}…"
+            raise InputError(f"{shown!r} names no layers; write 3, or 3,5,7, or 10-20.")
+        last = int(match[2] or match[1])
+        if last >= n_layers:  # before a range of any length is made
+            raise InputError(f"there is no layer {last}; there are layers 0 to {n_layers - 1}.")
+        found |= set(range(int(match[1]), last + 1))
     return tuple(sorted(found))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from chat_templates import byte_level
+from chat_templates import byte_level, byte_level_model
 from families import tiny
 from pydantic import TypeAdapter
 from thinking import thoughts
@@ -207,12 +207,9 @@ def test_what_does_not_fit_the_context_is_refused() -> None:
 
 
 def test_a_template_without_a_closing_marker_needs_a_stop_text() -> None:
-    checkpoint = interp.load(
-        tiny("llama"),
-        tokenizer=byte_level(
-            "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-        ),
+    checkpoint = byte_level_model(
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     with pytest.raises(InputError, match="--stop-text"):
         cliff(checkpoint, limit=4)

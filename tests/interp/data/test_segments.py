@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from chat_templates import TEMPLATES, byte_level
+from chat_templates import TEMPLATES, byte_level_model
 from families import tiny
 
 import interp
@@ -19,7 +19,7 @@ SYSTEM = {"role": "system", "content": "You are a careful helper."}
 
 
 def checkpoint(template: str | None) -> Checkpoint:
-    return load(tiny("llama"), tokenizer=byte_level(template))
+    return byte_level_model(template)
 
 
 def text(checkpoint: Checkpoint, row: Row, segment: str) -> str:

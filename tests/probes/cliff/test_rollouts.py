@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from chat_templates import byte_level
+from chat_templates import byte_level_model
 from families import tiny
 
 import interp
@@ -43,7 +43,7 @@ PROMPT = Prompt(({"role": "user", "content": "bake bread"},), "harmful", "test")
 @cache
 def stand(template: str | None) -> Checkpoint:
     """A tiny model with a byte-level tokenizer and this chat template."""
-    return interp.load(tiny("llama"), tokenizer=byte_level(template))
+    return byte_level_model(template)
 
 
 def part(template: str, said: str, *, budget: int = 500, ended: bool = True) -> Any:

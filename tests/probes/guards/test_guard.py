@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chat_templates import TEMPLATES, byte_level
+from chat_templates import TEMPLATES, byte_level, byte_level_model
 from families import CONFIGS, tiny
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -249,7 +249,7 @@ def asking(text: str) -> PromptSet:
 
 def test_a_base_model_and_prompts_without_end() -> None:
     with pytest.raises(InputError, match="no chat template; it is a base model"):
-        Guard.fit(load(tiny("llama"), tokenizer=byte_level(None)), asking("one"), asking("two"))
+        Guard.fit(byte_level_model(None), asking("one"), asking("two"))
     guard, said = fitted(), {"role": "user", "content": "please bypass old alarm " * 40}
     with pytest.raises(InputError, match="was built for 128"):
         guard.score([said])
