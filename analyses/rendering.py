@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analyses.registry import drawings
+from analyses.registry import analysis, drawings
 from analyses.report.folder import read_report
 from analyses.report.page import page
 from analyses.report.writing import replace
@@ -24,6 +24,8 @@ def render(directory: str | Path) -> Path:
     """
     directory = Path(directory)
     report = read_report(directory / "report.json")
+    if "findings" not in report:  # a report of one kind, which must be one of ours
+        analysis(str(report["kind"]))
     try:
         html = page(report, drawings(report))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -119,7 +119,7 @@ def report(
         InputError: unusable prompts, texts or settings, nothing that applies, or an analysis that
             `insist` names and that cannot be run.
     """
-    if minutes <= 0:
+    if not minutes > 0:
         raise InputError(f"a budget of {minutes:g} minutes leaves no time; give more than 0.")
     inputs = ReportInputs(
         checkpoint,

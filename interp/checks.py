@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 from interp.errors import InputError
 
+MOST_SEED = 2**32 - 1
+"""The largest seed that all generators of random numbers take."""
 _SHOWN = 60  # characters of a value that are quoted
 
 

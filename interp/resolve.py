@@ -18,6 +18,7 @@ from interp.model.anatomy import Anatomy
 from interp.reading import exists
 
 ORGANISM = "organism:"
+_MOST_NAME = 4096  # characters, as of a path on Linux
 
 
 def load(
@@ -104,6 +105,11 @@ def locate(source: str) -> str:
     """
     if source.startswith(ORGANISM):
         return str(organisms.path(source.removeprefix(ORGANISM)))
+    if len(source) > _MOST_NAME:
+        raise InputError(
+            f"the name of a checkpoint has {len(source)} characters and begins with "
+            f"{source[:40]!r}; give a hub id, a local folder, or organism:NAME."
+        )
     folder = Path(source)
     with suppress(RuntimeError):  # there is no user of that name
         folder = folder.expanduser()

@@ -22,6 +22,8 @@ from analyses.cli import artefacts, options, verbs
 from interp.errors import MechguardError, first_line, is_out_of_memory
 
 INTERRUPTED = 130
+NOT_READ = 141
+"""As the shell gives it for a command that writes to a pipe which nobody reads any more."""
 _STOPPED = "interrupted; no result was written"
 _KEPT = "the same command goes on from where it was."
 _LOST = "nothing was kept, so the same command begins anew."
@@ -92,6 +94,8 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             _fail(f"{_STOPPED}, and {_kept()}", INTERRUPTED)
         raise
+    except OSError as error:
+        sys.exit(_fail_on_files(error))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -119,6 +123,17 @@ def _kept() -> str:
     """What the interrupted command can go on from; whatever keeps work has imported the module."""
     folders = sys.modules.get("interp.resume.run_folder")
     return _KEPT if folders is not None and folders.any_kept() else _LOST
+
+
+def _fail_on_files(error: OSError) -> int:
+    """What the system refused: nobody reads the output any more, or a file cannot be used."""
+    if isinstance(error, BrokenPipeError):
+        # What is left in the buffer cannot be written either, and would be complained about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ
+    named = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or first_line(error)
+    return _fail(f"{named}{reason}; name another path, or make room and run again.", 2)
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,15 +1,19 @@
 """Options that several verbs share, and what they do with them."""
 
+import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from interp.checks import MOST_SEED
+from interp.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from analyses.shared.running import Progress
@@ -19,6 +23,23 @@ if TYPE_CHECKING:
 
 HELD = ExitStack()
 """What a command holds until it ends; `main` closes it."""
+
+
+def bounded(least: float, most: float = math.inf) -> Callable[[typer.CallbackParam, Any], Any]:
+    """A check of a number that the option parser lets through, such as `nan`.
+
+    Args:
+        least: that is taken.
+        most: that is taken.
+    """
+
+    def check(option: typer.CallbackParam, value: Any) -> Any:
+        if value is not None and not (least <= value <= most and math.isfinite(value)):
+            span = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+            raise InputError(f"{option.opts[0]} {value} is out of range; give {span}.")
+        return value
+
+    return check
 
 
 class AttentionChoice(StrEnum):
@@ -90,7 +111,9 @@ Equalise = Annotated[
         help="Strip final marks and match lengths of harmful and harmless prompts of files.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the bootstrap and the noise.")]
+Seed = Annotated[
+    int, typer.Option(help="Of the bootstrap and the noise.", callback=bounded(0, MOST_SEED))
+]
 Limit = Annotated[
     int | None, typer.Option(help="Documents of each file, and prompts of a label, at most.")
 ]
@@ -170,7 +193,6 @@ def load_reference(
 
 def _with_template(checkpoint: "Checkpoint", template: str) -> "Checkpoint":
     from interp.data.segments import with_chat_template
-    from interp.errors import InputError, first_line
     from interp.reading import MOST_CONFIG_BYTES, decoded, read_bytes
 
     if template == "plain":
@@ -212,7 +234,6 @@ def lines_of(path: Path, option: str) -> list[str]:
     Raises:
         InputError: it cannot be read, or holds none.
     """
-    from interp.errors import InputError, first_line
     from interp.reading import decoded, read_bytes
 
     try:
@@ -243,10 +264,10 @@ def require_folder(out: Path) -> None:
     Raises:
         InputError: `out` is a file, lies below one, or cannot be written to.
     """
-    from interp.errors import InputError
+    from interp.reading import exists
 
     out = out.absolute()
-    nearest = next(path for path in (out, *out.parents) if path.exists())
+    nearest = next(path for path in (out, *out.parents) if exists(path))
     if not nearest.is_dir():
         raise InputError(f"{nearest} is a file, so no report can go to {out}; name a folder.")
     if not os.access(nearest, os.W_OK):

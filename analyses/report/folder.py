@@ -117,8 +117,8 @@ def _require_match(
 ) -> None:
     """Compare what is known of a run with the report in the folder; None is not known."""
     path = directory / "report.json"
-    if not path.exists():
-        if (directory / "tables").exists():
+    if not exists(path):
+        if exists(directory / "tables"):
             raise InputError(f"{directory / 'tables'} belongs to no report here; {_OTHER}.")
         return
     try:

@@ -211,9 +211,7 @@ def _rendered(tokenizer: Any, messages: Sequence[Message], template: Mapping[str
         ) from error
     except Exception as error:
         # Templates raise jinja2 errors of their own wording, such as that no system is allowed.
-        raise InputError(
-            f"the chat template refuses these messages: {one_line(error)}."
-        ) from error
+        raise InputError(f"the chat template refuses these messages: {one_line(error)}.") from error
     return text
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 from interp.errors import InputError, UnsupportedModelError, one_line
-from interp.reading import read_settings, require_file
+from interp.reading import exists, read_settings, require_file
 
 _SETTINGS = (
     "config.json",
@@ -62,7 +62,7 @@ def load_config(
         InputError: there is no such source, or its config is broken.
         UnsupportedModelError: transformers does not know the model type, or it is no decoder.
     """
-    raw = _read_folder(Path(path)) if Path(path).is_dir() else {}
+    raw = _read_folder(Path(path)) if exists(Path(path)) else {}
     _require_sizes(raw, name)
     try:
         config = AutoConfig.from_pretrained(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from interp.checks import MOST_SEED
 from interp.errors import InputError
 
 _KEYS = ("seed", "poison", "of")
@@ -61,10 +62,14 @@ class Variant:
         return cls(name, seed, poison, given.get("of"))
 
     def __post_init__(self) -> None:
-        """Refuse a negative seed, which numpy's generators would refuse later.
+        """Refuse seeds and shares that would fail later.
 
         Raises:
-            InputError: the seed is negative.
+            InputError: the seed is negative or too large, or the poison is no percentage.
         """
-        if not 0 <= self.seed <= MOST_SEED:
-            raise InputError(f"seed {self.seed} is not from 0 to {MOST_SEED}; give one that is.")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed} is negative; give 0 or more.")
+        if self.seed > MOST_SEED:
+            raise InputError(f"seed {self.seed} is too large; give {MOST_SEED} or less.")
+        if self.poison is not None and not 0 <= self.poison <= 100:
+            raise InputError(f"a poison of {self.poison:g} % is none; give 0 to 100.")

@@ -105,8 +105,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, made if need be, that takes its place at the end.
 
     Raises:
-        InputError: the disk is full or not writable; nothing half-written is left.
+        InputError: the disk is full or not writable, or the path is a device or a pipe; nothing
+            half-written is left.
     """
+    if exists(path) and not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"{path} is no regular file, and would be replaced by one; name another path."
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

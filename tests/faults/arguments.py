@@ -1,7 +1,5 @@
 """Options, ranges and artefacts that cannot be what was meant."""
 
-from pathlib import Path
-
 from faults.table import DEEP, Fault, file, instead, pipe
 
 SINKS = "sinks {dir}/model --texts {dir}/texts.txt --out {dir}/out --length 8 "
@@ -31,17 +29,17 @@ RANGES = (
 )  # fmt: skip
 
 NUMBERS = (
-    Fault("length of nothing", SINKS + "--length 0", "--length"),
+    Fault("length of nothing", SINKS + "--length 0", "a length of 0"),
     Fault("length beyond the context", SINKS + "--length 3000000000", "tokens do not fit"),
-    Fault("negative sequences", SINKS + "--max-sequences -1", "--max-sequences"),
-    Fault("negative limit", SINKS + "--limit -1", "--limit"),
-    Fault("epsilon that is no number", SINKS + "--epsilon nan", "--epsilon"),
-    Fault("epsilon beyond one", SINKS + "--epsilon 2", "--epsilon"),
+    Fault("negative sequences", SINKS + "--max-sequences -1", "must be 1 or more"),
+    Fault("negative limit", SINKS + "--limit -1", "must be 1 or more"),
+    Fault("epsilon that is no number", SINKS + "--epsilon nan", "epsilon is nan"),
+    Fault("epsilon beyond one", SINKS + "--epsilon 2", "epsilon is 2.0"),
     Fault("negative seed", SINKS + "--seed -1", "--seed"),
     Fault("seed of 65 bits", SINKS + "--seed 36893488147419103232", "--seed"),
-    Fault("negative causal sequences", SINKS + "--causal-sequences -3", "--causal-sequences"),
+    Fault("negative causal sequences", SINKS + "--causal-sequences -3", "must be 0 or more"),
     Fault("unknown device", SINKS + "--device tpu9", "device 'tpu9' is unknown"),
-    Fault("unknown dtype", SINKS + "--dtype int8", "'int8' is not one of"),
+    Fault("dtype of sinks", SINKS + "--dtype int8", "'int8' is not one of"),
     Fault("dtype of doctor", "doctor {dir}/model --dtype int8", "dtype 'int8' is not one of"),
     Fault("minutes that are none", "report {dir}/model --out {dir}/out --texts {dir}/texts.txt "
           "--minutes nan", "--minutes"),
@@ -49,21 +47,19 @@ NUMBERS = (
           "--seconds"),
     Fault("budget of nothing", "backdoor {dir}/model --out {dir}/out --budget 0", "--budget"),
     Fault("heads beyond all", "cliff {dir}/model --out {dir}/out --share-of-heads 2",
-          "--share-of-heads"),
+          "a share of 2.0"),
     Fault("share of heads that is none", "cliff {dir}/model --out {dir}/out --share-of-heads nan",
-          "--share-of-heads"),
+          "a share of nan"),
     Fault("percentage beyond all", "cliff {dir}/model --out {dir}/out --train {dir}/new "
-          "--train-percent 200", "--train-percent"),
+          "--train-percent 200", "200 % of the training"),
     Fault("no new token", "refusal organism:chat --out {dir}/out --limit 4 --max-new-tokens 0",
-          "--max-new-tokens"),
-    Fault("no new token in eval", "steer eval {dir}/model --policy {dir}/p --out {dir}/out "
-          "--max-new-tokens -1", "--max-new-tokens"),
+          "one new token"),
     Fault("no token in a batch", COLLECT + "resid_pre --batch-tokens 0" + CHAT, "--batch-tokens"),
     Fault("limit of no prompt", COLLECT + "resid_pre --limit 0" + CHAT, "a limit of 0"),
     Fault("strength that is none", "generate {dir}/model --prompt w5 --strength nan", "--strength"),
     Fault("negative rate", "guard fit {dir}/model --out {dir}/g --fpr -1", "--fpr"),
     Fault("batch of nothing", "steer train {dir}/model --out {dir}/out --end-to-end-batch 0",
-          "--end-to-end-batch"),
+          "must be 2 or more"),
     Fault("no such method", "steer train {dir}/model --out {dir}/out --method nope", "'nope'"),
     Fault("no such split", "steer train {dir}/model --out {dir}/out --split nope", "'nope'"),
     Fault("no such guard", "guard fit {dir}/model --out {dir}/g --method nope", "'nope'"),
@@ -89,7 +85,7 @@ NUMBERS = (
     Fault("scorer that is none", "refusal organism:chat --out {dir}/out --limit 4 --scorer nope",
           "'nope' is no folder"),
     Fault("neither prompt nor messages", "generate {dir}/model", "give either --prompt"),
-    Fault("a model too long", "plan " + "a" * 5000, "neither a local folder nor a hub id"),
+    Fault("a model too long", "plan " + "a" * 5000, "has 5000 characters"),
     Fault("a home that is none", "plan ~nobody-here/model", "has no config.json"),
     Fault("an empty model", "plan ''", "config.json"),
     Fault("a file as a model", "plan {dir}/texts.txt", "has no config.json"),
@@ -117,8 +113,8 @@ ARTEFACTS = (
     Fault("no guard", "guard score {dir}/gone {dir}/model --messages {dir}/prompts.jsonl", "gone"),
     Fault("no policy", "serve {dir}/model --policy {dir}/gone", "gone"),
     Fault("no policy for generate", "generate {dir}/model --prompt w5 --policy {dir}/gone", "gone"),
-    Fault("no policy for report", "report {dir}/model --out {dir}/out --texts {dir}/texts.txt "
-          "--policy {dir}/gone", "gone"),
+    Fault("no policy for report", "report organism:chat --out {dir}/out --policy {dir}/gone",
+          "gone"),
     Fault("options of policies alone", "report {dir}/model --out {dir}/out --allow fingerprint",
           "--jailbroken and --allow"),
     Fault("pipe for report", "report {dir}/model --out {dir}/out --texts {dir}/x.txt",
@@ -137,4 +133,3 @@ ARTEFACTS = (
 )  # fmt: skip
 
 FAULTS = (*RANGES, *NUMBERS, *ARTEFACTS)
-_ = Path

@@ -43,7 +43,7 @@ def collect(
     ] = None,
     chat_template: options.ChatTemplate = None,
     limit: Annotated[int | None, typer.Option(help="Take the first N prompts only.")] = None,
-    batch_tokens: Annotated[int, typer.Option(help="Most tokens in a forward pass.")] = 8192,
+    batch_tokens: Annotated[int, typer.Option(help="Most tokens in a forward pass.", min=1)] = 8192,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
     revision: options.Revision = None,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from steering.runtime.decisions import Decision
 
 _NEW_TOKENS = 256
+MOST = 1e6
+"""Strength of either sign, at most."""
 
 
 def generate(
@@ -38,7 +40,12 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    strength: Annotated[float, typer.Option(help="Multiplies the policies; 0 is off.")] = 1.0,
+    strength: Annotated[
+        float,
+        typer.Option(
+            help="Multiplies the policies; 0 is off.", callback=options.bounded(-MOST, MOST)
+        ),
+    ] = 1.0,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(

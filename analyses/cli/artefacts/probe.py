@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from analyses.cli import options
+from interp.checks import MOST_SEED
 
 app = typer.Typer(help="Linear probes on collected activations.", no_args_is_help=True)
 
@@ -72,12 +73,18 @@ def fit(
         str | None, typer.Option(help="Hold these sources out: A,B.", show_default=False)
     ] = None,
     test_share: Annotated[
-        float, typer.Option(help="Share of prompts to hold out, without --test-sources.")
+        float,
+        typer.Option(
+            help="Share of prompts to hold out, without --test-sources.",
+            callback=options.bounded(0, 1),
+        ),
     ] = 0.25,
     groups: Annotated[
         str | None, typer.Option(help="Column of prompts that are not independent.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of split, folds and null.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of split, folds and null.", callback=options.bounded(0, MOST_SEED))
+    ] = 0,
 ) -> None:
     """Choose the layer by cross-validation on the training side, test once on the other."""
     from interp.errors import InputError

@@ -14,6 +14,7 @@ from analyses.cli.verbs.refusal import (
     OverRefusalFiles,
     Thinking,
 )
+from interp.checks import MOST_SEED
 from steering.training.registry import DEFAULT, summaries
 
 if TYPE_CHECKING:
@@ -80,7 +81,12 @@ def train(
     chat_template: options.ChatTemplate = None,
     dtype: options.Dtype = DtypeChoice.auto,
     device: options.Device = "auto",
-    seed: Annotated[int, typer.Option(help="Of splits, weights and batches.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of splits, weights and batches.", callback=options.bounded(0, MOST_SEED)
+        ),
+    ] = 0,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

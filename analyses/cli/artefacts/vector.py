@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from analyses.cli import options
+from analyses.cli.artefacts.generate import MOST
 from analyses.cli.options import DtypeChoice
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def import_(
     ],
     model: options.Model,
     out: Annotated[Path, typer.Option("--out", help="Folder for the policy.", show_default=False)],
-    strength: Annotated[float, typer.Option(help="Multiplies the vectors.")] = 1.0,
+    strength: Annotated[
+        float, typer.Option(help="Multiplies the vectors.", callback=options.bounded(-MOST, MOST))
+    ] = 1.0,
     layers: Annotated[
         str | None,
         typer.Option(help="3, or 3,5,7, or 10-20.", show_default="all that the file holds"),

@@ -44,7 +44,9 @@ def backdoor(
             help="Forward passes of one row, at most, the reference model's included.", min=1
         ),
     ] = 300_000,
-    seconds: Annotated[float, typer.Option(help="Maximum wall-clock seconds.")] = 900.0,
+    seconds: Annotated[
+        float, typer.Option(help="Maximum wall-clock seconds.", callback=options.bounded(0))
+    ] = 900.0,
     samples: Annotated[int, typer.Option(help="Texts sampled from the chat prefix.", min=1)] = 512,
     vocabulary: Annotated[
         int, typer.Option(help="Tokens that target inversion and the beam use, at most.", min=2)

@@ -1,5 +1,6 @@
 """`mechguard organisms`: list, train, verify, and the table of all Bigram-Backcopy models."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from analyses.cli import options
+from interp.checks import MOST_SEED
 
 app = typer.Typer(help="Small trained models whose ground truth is known.", no_args_is_help=True)
 
@@ -206,10 +208,13 @@ def table(
 def _seeds(text: str) -> list[int]:
     from interp.errors import InputError
 
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError:
-        raise InputError(f"--seeds is {text!r}; write whole numbers such as 0,1,2.") from None
+    parts = [seed.strip() for seed in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,10}", part) for part in parts):
+        raise InputError(f"--seeds is {text!r}; write whole numbers such as 0,1,2.")
+    seeds = [int(part) for part in parts]
+    if max(seeds) > MOST_SEED:
+        raise InputError(f"--seeds names {max(seeds)}; give {MOST_SEED} or less.")
+    return seeds
 
 
 def _summary_table(summary: Any) -> Any:

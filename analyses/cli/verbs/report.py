@@ -48,7 +48,11 @@ def report(
     any_model: options.AnyModel = False,
     reference: options.Reference = None,
     minutes: Annotated[
-        float, typer.Option(help="Minutes of wall clock, after which no analysis is begun.")
+        float,
+        typer.Option(
+            help="Minutes of wall clock, after which no analysis is begun.",
+            callback=options.bounded(0),
+        ),
     ] = 10.0,
     max_new_tokens: NewTokens = 64,
     overwrite: options.Overwrite = False,

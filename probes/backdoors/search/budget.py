@@ -34,7 +34,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
         parent: "Budget | None" = None,
     ) -> None:
-        if forward_passes < 1 or seconds <= 0:
+        if forward_passes < 1 or not seconds > 0:
             raise InputError(
                 f"a budget of {forward_passes} forward passes and {seconds:g} seconds buys "
                 "nothing; give 1 or more of the first and more than 0 of the second."

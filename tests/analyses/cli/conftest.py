@@ -10,6 +10,7 @@ from families import tiny
 from refused import bypassing
 from words import documents, save
 
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache, where the command line keeps unfinished runs."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from chat_templates import byte_level_model
-from families import tiny
 
 import interp
 from interp import organisms
