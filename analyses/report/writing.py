@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -137,18 +137,34 @@ def replace(contents: Mapping[str, str | pd.DataFrame], directory: Path) -> None
         directory.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
     except OSError as error:
-        raise InputError(f"{directory} cannot be written to: {error.strerror}.") from error
+        raise _unwritten(directory, error) from error
+    old, before = directory / "tables", aside / ".tables-before"
+    placed: list[str] = []
     try:
         for name, content in contents.items():
             _put(content, aside / name)
-        if "report.json" in contents and (directory / "tables").is_dir():
-            os.replace(directory / "tables", aside / ".tables-before")
+        if "report.json" in contents and old.is_dir():
+            os.replace(old, before)
         for name in dict.fromkeys(name.partition("/")[0] for name in contents):
             os.replace(aside / name, directory / name)
+            placed.append(name)
     except OSError as error:
-        raise InputError(f"{directory} cannot be written to: {error.strerror}.") from error
+        if before.exists() and "tables" not in placed:
+            os.replace(before, old)
+        raise _unwritten(directory, error, placed) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritten(directory: Path, error: OSError, placed: Sequence[str] = ()) -> InputError:
+    """What is lost and what is kept where a report could not be written."""
+    left = "no file of the report was put there, and what the folder held before is unchanged"
+    if placed:
+        left = f"of the report only {', '.join(placed)} is new there"
+    return InputError(
+        f"{directory} cannot be written to: {error.strerror or error}; {left}; make room, or name "
+        "another folder with --out, and run again."
+    )
 
 
 def _put(content: str | pd.DataFrame, path: Path) -> None:

@@ -164,8 +164,9 @@ def _require_fields(value: Callable[[str], Any], name: str, raw: Mapping[str, An
 def _require_dtype(given: Any, field: str, name: str, quantised: bool) -> None:
     if given is None or isinstance(given, dict):  # a dtype for each part of a multimodal model
         return
-    plain = given.removeprefix("torch.") if isinstance(given, str) else given
-    known = plain in _DTYPES or (quantised and isinstance(getattr(torch, plain, 0), torch.dtype))
+    known = isinstance(given, str) and (
+        given in _DTYPES or (quantised and isinstance(getattr(torch, given, None), torch.dtype))
+    )
     if not known:
         raise InputError(
             f"{name}: the config says {field} {given!r}; it is one of float32, bfloat16, float16 "

@@ -95,6 +95,8 @@ PROMPTS = (
     Fault("candidates are a device",
           "backdoor {dir}/model --out {dir}/out --candidates {dir}/x", "it is a device",
           instead("x", device)),
+    Fault("candidates of the null device",
+          "backdoor {dir}/model --out {dir}/out --candidates /dev/null", "it is a device"),
     Fault("candidates of no line", "backdoor {dir}/model --out {dir}/out --candidates {dir}/x",
           "holds no string", file("x", "\n")),
     Fault("distractors are a folder", "interaction {dir}/model --out {dir}/out --first a "
