@@ -43,13 +43,13 @@ def csv_table(path: Path) -> "pd.DataFrame":
 def _csv(path: Path) -> Table:
     import pandas as pd
 
-    whole = csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(decoded(read_bytes(path)), newline=""), strict=True)
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    places: list[str] = []
+    begin = 1
+    whole = csv.field_size_limit(2**31 - 1)  # a document may be longer than the default
     try:
-        reader = csv.reader(io.StringIO(decoded(read_bytes(path)), newline=""), strict=True)
-        header: list[str] | None = None
-        rows: list[list[str]] = []
-        places: list[str] = []
-        begin = 1
         for cells in reader:
             if header is None and cells:
                 header = cells

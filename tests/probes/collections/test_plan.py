@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from chat_templates import TEMPLATES, byte_level
+from chat_templates import TEMPLATES, byte_level_model
 from families import tiny
 from words import wordy as base_model
 
@@ -111,8 +111,7 @@ def test_words_alone_for_a_base_model() -> None:
 
 
 def test_a_segment_that_some_prompts_lack_is_told() -> None:
-    tokenizer = byte_level(TEMPLATES["llama-3"])
-    model = interp.load(tiny("llama"), tokenizer=tokenizer)
+    model = byte_level_model(TEMPLATES["llama-3"])
     mixed = PromptSet((prompt("hi", system="be good"), prompt("hi", "there")))
     with pytest.raises(InputError, match=r"1 of 2 prompts have no segment 'system', first prompt"):
         plan_collection(model, mixed, site="resid_pre", segment="system")
