@@ -103,7 +103,15 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     for file in sorted(folder.iterdir()):
         if file.suffix in _READ and file.exists():
             require_file(file, 2**63)
-    found = {name: read_settings(folder / name) for name in _SETTINGS if (folder / name).exists()}
+    found = {}
+    for name in _SETTINGS:
+        if (folder / name).exists():
+            try:
+                found[name] = read_settings(folder / name)
+            except InputError as error:
+                if name != "config.json":
+                    raise
+                raise InputError(f"{folder}: the config cannot be read: {error}") from error
     ends = found.get("generation_config.json", {}).get("eos_token_id")
     every = ends if isinstance(ends, list) else [ends]
     if not all(one is None or _is_whole(one) for one in every):

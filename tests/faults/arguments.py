@@ -116,7 +116,7 @@ ARTEFACTS = (
     Fault("no policy for report", "report organism:chat --out {dir}/out --policy {dir}/gone",
           "gone"),
     Fault("options of policies alone", "report {dir}/model --out {dir}/out --allow fingerprint",
-          "--jailbroken and --allow"),
+          "are for measuring policies"),
     Fault("pipe for report", "report {dir}/model --out {dir}/out --texts {dir}/x.txt",
           "it is a named pipe", instead("x.txt", pipe)),
     Fault("adapter that is none", "interaction {dir}/model --out {dir}/out --first-adapter "
