@@ -140,7 +140,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
     try:
         return parse_json(decoded(read_bytes(path, most)))
     except ValueError as error:
-        raise InputError(f"{path} is not readable as JSON ({error}).") from error
+        raise InputError(f"{path} is not readable JSON ({error}).") from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from interp import organisms
 from interp.checkpoint import Checkpoint
 from interp.errors import InputError
-from interp.model import loading, tokenizer_files
+from interp.model import loading
 from interp.model.anatomy import Anatomy
+from interp.model.files import tokenizer as tokenizer_files
 from interp.reading import exists
 
 ORGANISM = "organism:"

@@ -19,10 +19,10 @@ from transformers.utils import cached_file, logging
 
 from interp.errors import InputError, MechguardError, first_line, one_line
 from interp.model.anatomy import Anatomy, read_anatomy
-from interp.model.config_files import load_config
+from interp.model.files.config import load_config
+from interp.model.files.tokenizer import load_tokenizer, require_known_ids
+from interp.model.files.weights import require_room, require_whole, weights_bytes
 from interp.model.loaded import LoadedModel
-from interp.model.tokenizer_files import load_tokenizer, require_known_ids
-from interp.model.weight_files import require_room, require_whole, weights_bytes
 from interp.model.weights import read_from
 
 # Ends of class names of models with a head that they do not hand out.

@@ -129,7 +129,7 @@ ARTEFACTS = (
     Fault("probe to no folder", "probe fit {dir} --label label --out {dir}/none/p",
           "is no folder"),
     Fault("list as a collection", "probe fit {dir} --label label --out {dir}/p",
-          "is not a collection", file("collection.json", "[]")),
+          "it holds no JSON object", file("collection.json", "[]")),
 )  # fmt: skip
 
 FAULTS = (*RANGES, *NUMBERS, *ARTEFACTS)

@@ -107,7 +107,7 @@ CONFIGS = (
     _config("unknown family", "does not know this model type", exit=3, model_type="nope"),
     _config("an encoder", "is no causal language model", exit=3, model_type="t5"),
     Fault("empty config", PLAN, "line 1, column 1", file("model/config.json", "")),
-    Fault("cut config", PLAN, "not readable as JSON (line", cut("model/config.json", 0.5)),
+    Fault("cut config", PLAN, "not readable JSON (line", cut("model/config.json", 0.5)),
     Fault("list as config", PLAN, "it holds a list", file("model/config.json", "[]")),
     Fault("null as config", DOCTOR, "it holds null", file("model/config.json", "null")),
     Fault("binary config", PLAN, "which is no UTF-8", file("model/config.json", b"{\x80\x81")),

@@ -8,7 +8,7 @@ import pytest
 from families import CONFIGS, FAMILIES, tiny
 
 from interp.errors import InputError
-from interp.model.config_files import load_config
+from interp.model.files.config import load_config
 from interp.resolve import blueprint, load
 
 

@@ -11,7 +11,7 @@ from families import FAMILIES, tiny
 from safetensors.torch import load_file, save_file
 
 from interp.errors import InputError
-from interp.model.weight_files import require_room
+from interp.model.files.weights import require_room
 from interp.resolve import load
 
 
