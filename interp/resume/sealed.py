@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from interp.reading import exists, require_file
+
 CHECKSUM = "sha256"
 _BLANK = "0" * 64
 _DEPTH = 64
@@ -71,9 +73,12 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
         The object without its checksum, and whether it had one.
 
     Raises:
+        InputError: it is no regular file.
         OSError: the file cannot be read.
         ValueError: it is no JSON object, or does not match its checksum.
     """
+    if exists(path):
+        require_file(path)  # a named pipe would be waited on for ever
     text = path.read_bytes()
     value = strict_json(text)
     if not isinstance(value, dict):
@@ -98,8 +103,11 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes.
 
     Raises:
+        InputError: it is no regular file.
         OSError: it cannot be read.
     """
+    if exists(path):
+        require_file(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

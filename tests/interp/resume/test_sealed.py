@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
+from interp.errors import InputError
 from interp.resume.sealed import (
     acknowledge,
     canonical,
@@ -86,3 +88,10 @@ def test_a_missing_checksum_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
 def test_digest_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert file_sha256(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_a_named_pipe_is_refused_and_not_waited_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "collection.json")
+    for read in (read_sealed, file_sha256):
+        with pytest.raises(InputError, match="it is a named pipe; give a regular file"):
+            read(tmp_path / "collection.json")
