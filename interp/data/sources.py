@@ -165,8 +165,11 @@ def parquet_table(path: Path) -> "pd.DataFrame":
 
     require_file(path)
     try:
-        return pd.read_parquet(path)
-    except ArrowException as error:
+        found = pd.read_parquet(path)
+        for name in found:
+            found[name].tolist()  # strings are decoded when they are read, and may be broken
+        return found
+    except (ArrowException, UnicodeDecodeError) as error:
         raise ValueError(first_line(error)) from error
 
 

@@ -116,8 +116,8 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     every = ends if isinstance(ends, list) else [ends]
     if not all(one is None or _is_whole(one) for one in every):
         raise InputError(
-            f"{folder / 'generation_config.json'} has eos_token_id {ends!r}; it is a token id, or "
-            "a list of them."
+            f"{folder / 'generation_config.json'} has eos_token_id {ends!r:.40}; it is a token id, "
+            "or a list of them."
         )
     return found.get("config.json", {})
 
@@ -151,8 +151,9 @@ def _require_fields(value: Callable[[str], Any], name: str, raw: Mapping[str, An
         for one in given if isinstance(given, list) and given else [given]:
             if one is not None and not (_is_whole(one) and size.least <= one <= size.most):
                 raise InputError(
-                    f"{name}: the config says {field} {one!r}; a whole number from {size.least} to "
-                    f"{size.most:,} belongs there, so give the config that belongs to the weights."
+                    f"{name}: the config says {field} {one!r:.40}; a whole number from "
+                    f"{size.least} to {size.most:,} belongs there, so give the config that "
+                    "belongs to the weights."
                 )
     heads, groups, width = map(value, ("num_attention_heads", "num_key_value_heads", "hidden_size"))
     if _is_whole(heads) and _is_whole(groups) and heads % groups:
@@ -177,8 +178,8 @@ def _require_dtype(given: Any, field: str, name: str, quantised: bool) -> None:
     )
     if not known:
         raise InputError(
-            f"{name}: the config says {field} {given!r}; it is one of float32, bfloat16, float16 "
-            "and float64."
+            f"{name}: the config says {field} {given!r:.40}; it is one of float32, bfloat16, "
+            "float16 and float64."
         )
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 
-from interp.data.sources import csv_table, from_data_set
+from interp.data.sources import csv_table, from_data_set, parquet_table
 from interp.errors import InputError
 
 
@@ -28,3 +29,11 @@ def test_a_data_set_is_read_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -
     assert asked == [("a/b", "test"), ("a/b", "train")]
     with pytest.raises(InputError, match=r"^a/b is neither a file nor a table that can be loaded"):
         from_data_set("a/b", lambda loaded: loaded["nothing"], "table")
+
+
+def test_broken_text_within_a_parquet_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pd.DataFrame({"text": ["unmistakeable", "other"]}).to_parquet(path, compression=None)
+    path.write_bytes(path.read_bytes().replace(b"unmistakeable", b"unmistake\xffble"))
+    with pytest.raises(ValueError, match=r"decode byte 0xff|Wrapping unmistake"):
+        parquet_table(path)
