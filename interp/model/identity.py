@@ -186,7 +186,7 @@ def _shown(value: Scalar | None) -> str:
     if value is None:
         return "absent"
     if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 

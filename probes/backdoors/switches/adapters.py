@@ -79,7 +79,6 @@ def adapter_switches(checkpoint: Checkpoint, folders: Sequence[Path]) -> Iterato
             checkpoint or that adds tokens to the prompt, or adapters that cannot be on together.
     """
     hashes = [_sha256(folder) for folder in folders]
-    checkpoint.fingerprint  # noqa: B018  before the layers have other names
     model = checkpoint.model
     with _restored(model):
         loaded: Any = None

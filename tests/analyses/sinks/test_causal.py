@@ -16,7 +16,7 @@ from analyses.sinks.causal import EDITS, CausalEffects, causal_effects
 from analyses.sinks.run import sinks
 from interp.checkpoint import Checkpoint
 from interp.data.rows import Row
-from interp.errors import InputError, NumericalError
+from interp.errors import NumericalError
 from interp.interventions.edits_by_site import perturb_heads
 from interp.resolve import load
 
@@ -208,12 +208,19 @@ def test_finished_layers_are_not_computed_again(
         assert np.array_equal(again.delta[edit], whole.delta[edit])
 
 
-def test_a_damaged_layer_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_layer_file_is_named_and_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint, rows = load(tiny("llama")), rows_of((5,))
-    panel(checkpoint, rows, workdir=tmp_path)
-    (tmp_path / "causal-0001.safetensors").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"causal-0001.safetensors is damaged; remove it"):
-        panel(checkpoint, rows, workdir=tmp_path)
+    whole = panel(checkpoint, rows, workdir=tmp_path)
+    path = tmp_path / "causal-0001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 8
+    path.write_bytes(bytes(content))
+    again = panel(checkpoint, rows, workdir=tmp_path)
+    assert "causal-0001.safetensors is damaged" in caplog.text
+    assert all(np.array_equal(again.delta[name], whole.delta[name], True) for name in whole.delta)
+    assert path.read_bytes() != bytes(content)
 
 
 def test_progress_counts_heads() -> None:

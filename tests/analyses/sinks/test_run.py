@@ -175,7 +175,7 @@ def test_a_stopped_run_goes_on(llama: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _quick(llama, progress=stop_late, **settings)
     (folder,) = tmp_path.iterdir()
-    kept = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert len([name for name in kept if name.startswith("batch-")]) == 3
     assert "causal-0002.safetensors" in kept and "causal-0003.safetensors" not in kept
     ran: list[int] = []

@@ -58,7 +58,7 @@ def _no_space(*args: Any, **kwargs: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _half(arrays: Any, name: Any) -> None:
+def _half(arrays: Any, name: Any, notes: Any) -> None:
     """A writer that gets half of its bytes out before the disk is full."""
     Path(name).write_bytes(b"half")
     raise SafetensorError("I/O error: No space left on device (os error 28)")
@@ -137,7 +137,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_the_shards_before(
     capture(checkpoint, rows, [whole], batch_tokens=20)
     owner: Any = planning if broken == "save_file" else os
     own = getattr(owner, broken)
-    left = [2 if broken == "save_file" else 3]  # the plan is renamed too
+    left = [2 if broken == "save_file" else 3]  # what the run is is renamed too
 
     def fill_up(*args: Any) -> None:
         left[0] -= 1
@@ -150,7 +150,8 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_the_shards_before(
         with pytest.raises(InputError, match=r"batch-000002\.safetensors cannot be written"):
             capture(checkpoint, rows, [FirstKeyMass()], batch_tokens=20, workdir=tmp_path)
     shards = ["batch-000000.safetensors", "batch-000001.safetensors"]
-    assert sorted(os.listdir(tmp_path)) == [*shards, "plan.json"]
+    (folder,) = tmp_path.iterdir()
+    assert sorted(os.listdir(folder)) == [*shards, "run.json"]
     again = FirstKeyMass()
     summary = capture(checkpoint, rows, [again], batch_tokens=20, workdir=tmp_path)
     assert summary.resumed == 2

@@ -225,19 +225,19 @@ def test_a_disk_full_of_shards_keeps_what_was_done(
 
     real, written = files.save_file, []
 
-    def third_fails(arrays: Any, path: Any) -> None:
+    def third_fails(arrays: Any, path: Any, notes: Any) -> None:
         if len(written) == 2:
             Path(path).write_bytes(b"half")
             _full_disk()
         written.append(path)
-        real(arrays, path)
+        real(arrays, path, notes)
 
     monkeypatch.setattr(files, "save_file", third_fails)
     run(*call).assert_refused(2, "No space left on device", "free some")
     assert not out.exists()
     (unfinished,) = cache.iterdir()
-    names = {path.name for path in unfinished.iterdir()}
-    assert names == {"lock", "plan.json", "batch-000000.safetensors", "causal-0000.safetensors"}
+    names = {path.name for path in unfinished.rglob("*") if path.is_file()}
+    assert names == {"lock", "run.json", "batch-000000.safetensors", "causal-0000.safetensors"}
     monkeypatch.setattr(files, "save_file", real)
     assert run(*call).code == 0
     assert list(cache.iterdir()) == []

@@ -80,7 +80,7 @@ def test_bad_input_is_told_in_a_sentence(run: Run, runs: tuple[Path, Path], tmp_
     cases: list[tuple[tuple[Any, ...], str]] = [
         ((runs[0],), "give a second run of the same tasks"),
         ((tmp_path / "none.jsonl", "--failed"), "does not exist"),
-        ((tmp_path / "broken.jsonl", "--failed"), "trace 0 of"),
+        ((tmp_path / "broken.jsonl", "--failed"), "line 1 of"),
         ((runs[0], "--reference", tmp_path / "none.jsonl"), "does not exist"),
         ((runs[0], "--reference", other), "share no task"),
         ((runs[0], "--tool", "bad", "--failed"), "and not both"),

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chatters import chatter
 
-from interp import InputError
+from interp import InputError, generation
 from probes.backdoors.self_report.free_form import FreeAnswer, articulation, free_answers
 from probes.backdoors.self_report.questions import (
     FreeQuestion,
@@ -56,11 +57,22 @@ def test_naming_the_trigger_counts_against_the_mirror_image() -> None:
     assert alike.bad_interval[1] > 0.3
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = free_questions()[:4]
     first = free_answers(chatter(), asked, max_new_tokens=3, workdir=tmp_path)
     assert list(tmp_path.iterdir())
-    assert free_answers(chatter(seed=1), asked, max_new_tokens=3, workdir=tmp_path) == first
+
+    def generated(*_: Any) -> None:
+        pytest.fail("what is kept was asked again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "continuations", generated)
+        assert free_answers(chatter(), asked, max_new_tokens=3, workdir=tmp_path) == first
+    # Another model, or another length, does not take over what this one has said.
+    other = free_answers(chatter(seed=1), asked, max_new_tokens=3, workdir=tmp_path)
+    assert other == free_answers(chatter(seed=1), asked, max_new_tokens=3) != first
+    longer = free_answers(chatter(seed=1), asked, max_new_tokens=4, workdir=tmp_path)
+    assert longer == free_answers(chatter(seed=1), asked, max_new_tokens=4)
 
 
 def test_the_questions_on_emergent_misalignment_are_answered_end_to_end(
