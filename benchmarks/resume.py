@@ -114,7 +114,7 @@ OPTIONS: dict[str, Callable[[Path], None] | tuple[str, ...]] = {
     "seed": ("--seed", "1"),
 }
 PROMPTS = ("--harmful", "{harmful.jsonl}", "--harmless", "{harmless.jsonl}")
-STEER = ("steer", "train", "organism:jailbreak-keep", "--limit", "58", "--method")
+STEER = ("steer", "train", "organism:jailbreak-keep")
 SCRIPTS = (
     Script(
         "sinks",
@@ -139,16 +139,16 @@ SCRIPTS = (
     ),
     Script(
         "cliff",
-        ("cliff", "organism:cliff", "--limit", "16"),
+        ("cliff", "organism:cliff", "--limit", "8"),
         {**OPTIONS, "judge": ("--scorer", "judge_of_answers:decide")},
     ),
     Script(
         "backdoor",
-        ("backdoor", "organism:backdoor-payload-5", "--budget", "3000"),
+        ("backdoor", "organism:backdoor-payload-5", "--budget", "1200"),
         {**OPTIONS, "reference": ("--reference", "organism:clean")},
     ),
-    Script("steer train actadd", (*STEER, "actadd"), OPTIONS),
-    Script("steer train was-plus", (*STEER, "was-plus"), OPTIONS),
+    Script("steer train actadd", (*STEER, "--limit", "30", "--method", "actadd"), OPTIONS),
+    Script("steer train was-plus", (*STEER, "--limit", "58", "--method", "was-plus"), OPTIONS),
 )
 
 
