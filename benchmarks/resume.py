@@ -59,7 +59,7 @@ def prepare(folder: Path) -> None:
     checkpoint.model.save_pretrained(folder / "model")
     checkpoint.tokenizer.save_pretrained(folder / "model")
     prompts = organisms.prompts("chat")
-    for label in ("harmful", "harmless"):
+    for label in ("harmful", "harmless", "alarming"):
         rows = [json.dumps({"text": one.text, "label": label}) for one in prompts[label][:60]]
         (folder / f"{label}.jsonl").write_text("\n".join(rows) + "\n")
     texts = [text for some in organisms.texts("chat").values() for text in some]
@@ -113,7 +113,10 @@ OPTIONS: dict[str, Callable[[Path], None] | tuple[str, ...]] = {
     "dtype": ("--dtype", "bfloat16"),
     "seed": ("--seed", "1"),
 }
-PROMPTS = ("--harmful", "{harmful.jsonl}", "--harmless", "{harmless.jsonl}")
+PROMPTS = (
+    *("--harmful", "{harmful.jsonl}", "--harmless", "{harmless.jsonl}"),
+    *("--over-refusal", "{alarming.jsonl}"),
+)
 STEER = ("steer", "train", "organism:jailbreak-keep")
 SCRIPTS = (
     Script(
@@ -144,7 +147,7 @@ SCRIPTS = (
     ),
     Script(
         "backdoor",
-        ("backdoor", "organism:backdoor-payload-5", "--budget", "1200"),
+        ("backdoor", "organism:backdoor-payload-5", "--budget", "20000"),
         {**OPTIONS, "reference": ("--reference", "organism:clean")},
     ),
     Script("steer train actadd", (*STEER, "--limit", "30", "--method", "actadd"), OPTIONS),
@@ -197,11 +200,14 @@ class Runs:
         own = self.folder / cache / "mechguard" / "unfinished"
         places = (own, self.folder / out / "unfinished")
         marks = ("run.json", "lock")
-        return any(
-            path.is_file() and path.name not in marks and not path.name.startswith(".")
-            for place in places
-            for path in place.rglob("*")
-        )
+        try:
+            return any(
+                path.is_file() and path.name not in marks and not path.name.startswith(".")
+                for place in places
+                for path in place.rglob("*")
+            )
+        except FileNotFoundError:
+            return False  # it is being removed, for the run is done
 
     def killed(self, name: str, seconds: float) -> bool:
         """Begin a run and kill it so long after its first work; whether it was still running."""
