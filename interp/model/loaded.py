@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -81,12 +81,18 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return self.embedding.get_parameter("weight").device
+        return self._embedded.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the embedding's weights."""
-        return self.embedding.get_parameter("weight").dtype
+        return self._embedded.dtype
+
+    @property
+    def _embedded(self) -> Tensor:
+        # An adapter of single tokens makes it anew, so that it may be no parameter.
+        weight: Tensor = self.embedding.weight
+        return weight
 
     def require(self, site: Site) -> None:
         """Check that the checkpoint has a site.

@@ -4,6 +4,7 @@ Which folder a spelling such as `organism:NAME` stands for is known to `interp.r
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -67,6 +68,7 @@ def from_files(
     """
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+    begun = time.time()
     config = load_config(path, name=name, revision=revision, trust_remote_code=trust_remote_code)
     arguments = {
         "config": config,
@@ -85,7 +87,7 @@ def from_files(
     )
     require_known_ids(tokenizer, _embedded(model), name)
     if device_map is None:
-        read_from(model, _folder(path, model, revision))
+        read_from(model, _folder(path, model, revision), begun)
     commit = getattr(model.config, "_commit_hash", None)
     return LoadedModel(model, tokenizer, read_anatomy(model), name, revision or commit)
 

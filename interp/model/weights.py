@@ -1,9 +1,9 @@
 """Digests of a model's weights: every byte once, and again only when something has changed.
 
 A digest costs a pass over all weights. It is kept with the model, and for a checkpoint on disk in
-the user's cache, under the paths, sizes, times and inodes of its files. Before a kept digest is
-used, every tensor's version counter, data pointer and a strided checksum are compared with those
-that it was made at.
+the user's cache, sealed, under the paths, sizes, times and inodes of its files. Before a kept
+digest is used, every tensor's version counter, data pointer and a strided checksum are compared
+with those that it was made at.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from interp.errors import InputError
 from interp.resume.files import write_atomically
+from interp.resume.sealed import read_sealed, sealed_json
 
 SAMPLED = 32768
 """Elements of a tensor that its checksum and its rounded digest are of, at most, evenly spread."""
@@ -33,8 +34,9 @@ REMEMBERED_FROM = 16 * 2**20
 ROUNDED_TO = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _SUFFIXES = (".safetensors", ".bin", ".gguf")
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_ADAPTER_PARTS = ("lora_", "ia3_", "vera_")
-_FORMAT = 1
+# Under a layer that adapters act on: what it was before, which is of the model without them.
+_BEFORE = ("base_layer", "original_module", "token_adapter")
+_FORMAT = 2
 
 Marks = tuple[tuple[Any, ...], ...]
 
@@ -81,34 +83,52 @@ def weight_digests(model: nn.Module) -> WeightDigests:
     if watched is None or fresh:
         watched = _known[model] = _Watched(marks)
     if watched.digests is None:
-        watched.digests = _recall(watched.files) or _digests(model)
+        watched.digests = _recall(watched.files)
+    if watched.digests is None:
+        watched.digests = _digests(model)
         _keep(watched.files, watched.digests)
     return watched.digests
 
 
-def read_from(model: nn.Module, folder: Path) -> None:
+def read_from(model: nn.Module, folder: Path, since: float) -> None:
     """Say that a model was just read from the files of a folder, and not changed since.
 
     Args:
         model: as it was read.
         folder: with its weights.
+        since: when reading began, in seconds of the epoch; of files that changed after that it is
+            not known what was read.
     """
     watched = _known[model] = _Watched(_marks(model))
     size = sum(tensor.nbytes for _, tensor in _tensors(model))
-    if size >= REMEMBERED_FROM:
-        watched.files = _files_key(model, folder)
+    # The weights of adapters, and of what they act on, may come from other folders.
+    if size >= REMEMBERED_FROM and not adapted_layers(model):
+        watched.files = _files_key(model, folder, since)
 
 
-def unadapted(name: str) -> str | None:
+def unadapted(name: str, adapted: Mapping[str, nn.Module]) -> str | None:
     """The name that a weight has in the model without adapters; None for a part of an adapter.
 
     Args:
         name: in the state of the model.
+        adapted: of `adapted_layers`.
     """
-    parts = name.split(".")
-    if any(part.startswith(_ADAPTER_PARTS) for part in parts):
-        return None
-    return ".".join(part for part in parts if part != "base_layer")
+    parts, kept = name.split("."), list[str]()
+    for place, part in enumerate(parts):
+        if ".".join(parts[:place]) not in adapted:
+            kept.append(part)
+        elif part not in _BEFORE:
+            return None
+    return ".".join(kept)
+
+
+def adapted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules that adapters of peft act on, by name, whether or not an adapter is in force."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "active_adapters") and any(hasattr(module, one) for one in _BEFORE)
+    }
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -128,8 +148,10 @@ def _mark(tensor: Tensor) -> tuple[int, int, int]:
     if tensor.is_meta:
         return 0, 0, 0
     counted = 0 if tensor.is_inference() else tensor._version
-    bits = _sample(tensor).contiguous().view(_BITS[tensor.element_size()])
-    return counted, tensor.data_ptr(), int(bits.to(torch.int64).sum())
+    bits = _sample(tensor).contiguous().view(_BITS[tensor.element_size()]).to(torch.int64)
+    # Weighed by its place, so that elements which change places are seen; the sum may overflow.
+    weighed = bits * torch.arange(1, 2 * bits.numel(), 2, device=bits.device)
+    return counted, tensor.data_ptr(), int(weighed.sum())
 
 
 def _sample(tensor: Tensor) -> Tensor:
@@ -142,9 +164,10 @@ def _digests(model: nn.Module) -> WeightDigests:
     adapted: list[tuple[str, Tensor]] = []
     active = adapters_in_force(model)
     names = {name for _, every, _ in active for name in every}
+    layers = adapted_layers(model)
     for name, tensor in _tensors(model):
         held = _offloaded(model, name) if tensor.is_meta else tensor
-        plain = unadapted(name)
+        plain = unadapted(name, layers)
         if plain is not None:
             base.append((plain, held))
         elif names & set(name.split(".")):
@@ -187,22 +210,43 @@ def _bytes(tensor: Tensor) -> Any:
 
 
 def adapters_in_force(model: nn.Module) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-    """Layers whose adapters (of peft) act beside the weights: (layer, adapters, scaling).
+    """Layers whose adapters (of peft) act beside the weights: (layer, adapters, settings).
 
     An adapter that is switched off, or merged into the weights, is not in force.
     """
-    found = []
-    for name, module in model.named_modules():
+    found, layers = [], adapted_layers(model)
+    for name, module in layers.items():
         state: Any = module
-        if not hasattr(module, "base_layer") or not hasattr(module, "active_adapters"):
+        if state.disable_adapters or getattr(state, "merged", False):
             continue
-        if not (state.disable_adapters or state.merged):
-            plain = unadapted(name) or name
-            active = tuple(one for one in state.active_adapters if one in state.scaling)
-            if active:
-                scaling = {one: state.scaling[one] for one in active}
-                found.append((plain, active, json.dumps(scaling, sort_keys=True)))
+        # A wrapper of a layer that is adapted is told by that layer.
+        parts = [getattr(state, one, ()) for one in state.adapter_layer_names]
+        active = tuple(one for one in state.active_adapters if any(one in part for part in parts))
+        if active:
+            plain = unadapted(f"{name}.base_layer", layers) or name
+            settings = json.dumps(_settings(state, active), sort_keys=True)
+            found.append((plain, active, settings))
     return tuple(found)
+
+
+def _settings(layer: Any, active: tuple[str, ...]) -> dict[str, Any]:
+    """What decides how adapters act beside their weights, such as their scaling."""
+    found: dict[str, Any] = {}
+    for name in (*layer.other_param_names, "is_feedforward"):
+        value = getattr(layer, name, None)
+        by_adapter = value if isinstance(value, Mapping) else dict.fromkeys(active, value)
+        plain = {one: _plain(by_adapter[one]) for one in active if one in by_adapter}
+        if any(value is not None for value in plain.values()):
+            found[name] = plain
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _hash(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, (str, bool, int, float)) else None
 
 
 def _offloaded(model: nn.Module, name: str) -> Tensor:
@@ -224,18 +268,22 @@ def _offloaded(model: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def _files_key(model: nn.Module, folder: Path) -> str | None:
+def _files_key(model: nn.Module, folder: Path, since: float) -> str | None:
     """What the digest of a checkpoint on disk is kept under; None where its files are not seen."""
     files = []
     with suppress(OSError):
         for path in sorted(_weight_files(folder)):
             seen = path.stat()
-            files.append((str(path.absolute()), seen.st_size, seen.st_mtime_ns, seen.st_ino))
+            if seen.st_ctime >= since:
+                return None
+            times = (seen.st_mtime_ns, seen.st_ctime_ns)  # the first can be set, as by rsync
+            files.append((str(path.absolute()), seen.st_size, *times, seen.st_ino))
     if not files:
         return None
     dtypes = sorted({str(tensor.dtype) for _, tensor in _tensors(model)})
+    quantised = str(getattr(getattr(model, "config", None), "quantization_config", None))
     # How weights are named and converted depends on the class and the version of transformers.
-    made = (_FORMAT, type(model).__name__, version("transformers"), dtypes, files)
+    made = (_FORMAT, type(model).__name__, version("transformers"), dtypes, quantised, files)
     return hashlib.sha256(repr(made).encode()).hexdigest()
 
 
@@ -253,12 +301,13 @@ def _recall(key: str | None) -> WeightDigests | None:
     if key is None:
         return None
     try:
-        return WeightDigests(**json.loads(_cache(key).read_text()))
+        kept, sealed = read_sealed(_cache(key))
+        return WeightDigests(**kept) if sealed else None
     except (OSError, ValueError, TypeError):
         return None  # it is made anew
 
 
 def _keep(key: str | None, digests: WeightDigests) -> None:
-    if key is not None and not _cache(key).exists():
+    if key is not None:
         with suppress(InputError):  # a cache that cannot be written costs time alone
-            write_atomically(_cache(key), json.dumps(asdict(digests)).encode())
+            write_atomically(_cache(key), sealed_json(asdict(digests)))

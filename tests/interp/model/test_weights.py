@@ -1,6 +1,7 @@
 """Digests of weights: every byte, and whatever changes them later is noticed."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,16 @@ def _another_module(model: Any) -> None:
     model.lm_head = nn.Linear(model.lm_head.in_features, model.lm_head.out_features, bias=False)
 
 
+def _rows_swapped(model: Any) -> None:
+    weight = model.model.layers[0].mlp.up_proj.weight
+    weight.data.copy_(weight.data.flip(0))
+
+
 CHANGES: list[Callable[[Any], None]] = [
     _optimiser_step,
     _one_element,
     _data_write,
+    _rows_swapped,
     _data_replaced,
     _in_bfloat16,
     _another_module,
@@ -80,6 +87,37 @@ def test_a_merged_adapter_is_noticed_and_its_weights_are_those_of_the_merged_mod
     assert merged is model
     after = weight_digests(model)
     assert after.adapter is None and after.exact != base.exact
+
+
+TARGETS = ["q_proj", "v_proj"]
+ADAPTERS: list[Any] = [
+    peft.LoraConfig(target_modules=TARGETS, modules_to_save=["lm_head"]),
+    peft.LoraConfig(target_modules=TARGETS, trainable_token_indices=[1, 2]),
+    peft.IA3Config(target_modules=TARGETS, feedforward_modules=[]),
+    peft.VeraConfig(target_modules=["q_proj"]),
+    peft.LoHaConfig(target_modules=TARGETS),
+    peft.LoKrConfig(target_modules=TARGETS),
+    peft.OFTConfig(target_modules=TARGETS, r=0, oft_block_size=4),
+    peft.FourierFTConfig(target_modules=TARGETS, n_frequency=5),
+    peft.HRAConfig(target_modules=TARGETS),
+]
+
+
+@pytest.mark.parametrize("config", ADAPTERS, ids=lambda config: type(config).__name__)
+def test_adapters_of_every_kind_are_told_from_the_weights_below(config: Any) -> None:
+    model = tiny("llama")
+    base = weight_digests(model)
+    adapted: Any = peft.get_peft_model(model, config)
+    beside = weight_digests(model)
+    assert beside.exact == base.exact and beside.adapter is not None
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    assert weight_digests(model).exact == base.exact
+    assert weight_digests(model).adapter not in (None, beside.adapter)
+    with adapted.disable_adapter():
+        assert weight_digests(model) == base
 
 
 def test_every_byte_counts_also_between_the_samples() -> None:
@@ -133,7 +171,25 @@ def test_a_checkpoint_on_disk_is_hashed_once(
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(bytes(content))
-    assert weight_digests(load(tmp_path / "m").model).exact != first.exact
+    changed = weight_digests(load(tmp_path / "m").model)
+    assert changed.exact != first.exact
+    # Also where the file says that it was not changed.
+    seen = path.stat()
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert weight_digests(load(tmp_path / "m").model) == first
+
+
+def test_nothing_is_kept_of_files_that_change_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "REMEMBERED_FROM", 0)
+    model = tiny("llama")
+    model.save_pretrained(tmp_path / "m")
+    weights.read_from(model, tmp_path / "m", since=0.0)
+    assert weight_digests(model) and not (tmp_path / "cache").exists()
 
 
 def test_a_damaged_or_unwritable_cache_costs_time_alone(
@@ -145,8 +201,10 @@ def test_a_damaged_or_unwritable_cache_costs_time_alone(
     first = weight_digests(load(tmp_path / "m").model)
     (kept,) = (tmp_path / "cache" / "mechguard" / "weights").iterdir()
     assert json.loads(kept.read_text())["exact"] == first.exact
-    kept.write_text("{")
-    assert weight_digests(load(tmp_path / "m").model) == first
+    for damaged in ("{", kept.read_text().replace(first.exact, "0" * 64)):
+        kept.write_text(damaged)
+        assert weight_digests(load(tmp_path / "m").model) == first
+        assert json.loads(kept.read_text())["exact"] == first.exact  # written anew
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert weight_digests(load(tmp_path / "m").model) == first
