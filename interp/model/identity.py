@@ -5,8 +5,11 @@ Artefacts are bound to an identity, and a stopped run goes on only on the same o
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -32,6 +35,7 @@ _NO_PART = (
     *("chunk_size_feed_forward", "is_encoder_decoder", "add_cross_attention"),
 )
 _TOKENIZER_OPTIONS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
+_TOKENIZER_SWITCHES = ("clean_up_tokenization_spaces", "split_special_tokens")  # off by default
 _DIGITS = 16
 
 Scalar = str | int | float | bool
@@ -163,9 +167,17 @@ def _flat(value: Any, name: str) -> list[tuple[str, Scalar]]:
         return [one for key in sorted(kept, key=str) for one in _flat(value[key], f"{begin}{key}")]
     if value is None:
         return []
-    if isinstance(value, (str, bool, int, float)):
-        return [(name, value)]
-    return [(name, json.dumps(value, default=str, sort_keys=True))]
+    plain = _whole(value)
+    if isinstance(plain, (str, bool, int, float)):
+        return [(name, plain)]
+    return [(name, json.dumps(plain, default=str, sort_keys=True))]
+
+
+def _whole(value: Any) -> Any:
+    """A value in which whole numbers are integers: configs spell 10000.0 as 10000 too."""
+    if isinstance(value, (list, tuple)):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _counts(key: str) -> bool:
@@ -213,10 +225,26 @@ def _tokenizer_digest(tokenizer: Any) -> str | None:
         # Truncation and padding stand first, and change with how the tokenizer was last called.
         text = backend.to_str().partition('"added_tokens"')[2]
     else:
-        text = json.dumps(sorted(tokenizer.get_vocab().items()))
+        text = f"{type(tokenizer).__name__}{_vocabulary(tokenizer)}"
     options = {name: getattr(tokenizer, name, None) for name in _TOKENIZER_OPTIONS}
+    options |= {name: True for name in _TOKENIZER_SWITCHES if getattr(tokenizer, name, False)}
     special = json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True)
     return _digest(f"{text}{special}{options}")
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    """Words of a tokenizer that is written in Python, with its files: merges, or scores of pieces.
+
+    Such a tokenizer shows these only by writing them.
+    """
+    written = []
+    with tempfile.TemporaryDirectory() as folder:
+        with suppress(NotImplementedError):
+            tokenizer.save_vocabulary(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                written.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+    return json.dumps([sorted(tokenizer.get_vocab().items()), written])
 
 
 def _template_digest(tokenizer: Any) -> str | None:

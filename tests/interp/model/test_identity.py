@@ -1,6 +1,7 @@
 """Identity: what a checkpoint is, and in words what differs between two."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from families import tiny
 
 from interp import InputError, load
 from interp.checkpoint import Checkpoint
-from interp.model.identity import Identity, differences, effective_config
+from interp.model.identity import Identity, differences, effective_config, tokenizer_hash
 
 
 def llama(**changes: Any) -> transformers.LlamaForCausalLM:
@@ -53,6 +54,39 @@ def test_the_same_weights_under_another_config(
     assert one.digest != other.digest and one.weights == other.weights
     assert list(differences(one, other)) == ["config"]
     assert said in differences(one, other)["config"]
+
+
+def test_a_whole_number_is_one_however_it_is_spelled() -> None:
+    def spelled(theta: float) -> Identity:
+        model = llama()
+        model.config.rope_parameters = {
+            "rope_type": "default",
+            "rope_theta": theta,
+            "list": [theta],
+        }
+        return load(model).identity
+
+    assert spelled(10000) == spelled(10000.0) != spelled(10000.5)
+    assert spelled(10000).digest == spelled(10000.0).digest
+
+
+def python_tokenizer(folder: Path, merges: str) -> transformers.CTRLTokenizer:
+    folder.mkdir()
+    words = ["<unk>", "a@@", "b@@", "c", "ab@@", "bc", "a", "b"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text(f"#version\n{merges}\n")
+    return transformers.CTRLTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+
+
+def test_merges_of_a_tokenizer_without_a_backend_count(tmp_path: Path) -> None:
+    one = python_tokenizer(tmp_path / "one", "a b\nb c</w>")
+    other = python_tokenizer(tmp_path / "other", "b c</w>\na b")
+    assert one.get_vocab() == other.get_vocab()
+    assert one("abc")["input_ids"] != other("abc")["input_ids"]
+    assert tokenizer_hash(one) != tokenizer_hash(other)
+    one.save_pretrained(tmp_path / "saved")
+    again = transformers.CTRLTokenizer.from_pretrained(tmp_path / "saved")
+    assert tokenizer_hash(again) == tokenizer_hash(one)
 
 
 def test_a_window_is_of_the_config() -> None:
