@@ -20,6 +20,9 @@ from interp.reading import exists
 
 log = logging.getLogger("mechguard")
 
+TEMPORARY = ".tmp"
+"""Suffix of files that are not whole yet."""
+
 _CHECKSUM = "sha256"
 
 
@@ -112,7 +115,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(
             f"{path} is no regular file, and would be replaced by one; name another path."
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
-from interp.resume.files import write_atomically
+from interp.resume.files import TEMPORARY, write_atomically
 
 log = logging.getLogger("mechguard")
 
@@ -123,7 +123,11 @@ def listed(changed: Sequence[str]) -> str:
 
 
 def _kept(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name not in _OWN for path in folder.iterdir())
+    """Whether a folder, or one within it, holds a file of work that is whole."""
+    return any(
+        path.name not in _OWN and path.suffix != TEMPORARY and not path.is_dir()
+        for path in folder.rglob("*")
+    )
 
 
 def _others(parent: Path, kind: str, folder: Path) -> list[Path]:

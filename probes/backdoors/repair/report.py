@@ -307,7 +307,7 @@ def persistence(
             found[step] = {"step": step, **measure(student)}
             if kept is not None:
                 content = {"about": about, "rows": list(found.values())}
-                write_atomically(kept, json.dumps(content).encode())
+                write_atomically(kept, json.dumps([content, _sha256(content)]).encode())
 
     with torch.enable_grad():
         train_model(
@@ -329,12 +329,16 @@ def _measured_before(path: Path | None, about: Mapping[str, Any]) -> dict[int, d
     if path is None or not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
-        if content["about"] != json.loads(json.dumps(about)):
+        content, checksum = json.loads(path.read_text())
+        if checksum != _sha256(content) or content["about"] != json.loads(json.dumps(about)):
             return {}
         return {int(row["step"]): row for row in content["rows"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _examples(

@@ -24,6 +24,8 @@ from probes.backdoors.search.budget import Budget, Exhausted
 
 log = logging.getLogger("mechguard.backdoor")
 
+_CHECKSUM = "sha256"
+
 
 class Journal:
     """The units of one search in their order.
@@ -80,16 +82,17 @@ class Journal:
             "exhausted": exhausted,
             "value": value,
         }
-        line = json.dumps(done)
+        line = _line(done)
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+                file.write(line)
         except OSError as error:
             raise InputError(
                 f"{self._path} cannot be written ({error.strerror}); free some space and run the "
                 "same command again, which goes on from where it was."
             ) from error
-        back: dict[str, Any] = json.loads(line)
+        # As JSON has it, so that a search goes on with the same whether or not it was stopped.
+        back: dict[str, Any] = json.loads(json.dumps(done))
         return back
 
     def _leave_off(self, unit: str) -> None:
@@ -111,11 +114,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        lines = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); remove it to begin anew."
         ) from error
+    lines = content.splitlines()
     found: list[dict[str, Any]] = []
     for line in lines:
         try:
@@ -127,6 +131,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
                 "exhausted": bool(done["exhausted"]),
                 "value": done["value"],
             }
+            if done[_CHECKSUM] != _sha256(entry):
+                raise ValueError
         except (ValueError, KeyError, TypeError):
             log.warning(
                 "%s is damaged in line %d of %d; what it held from there on is computed again.",
@@ -137,8 +143,18 @@ def _read(path: Path) -> list[dict[str, Any]]:
             _write(path, found)
             break
         found.append(entry)
+    if content and not content.endswith(b"\n"):
+        _write(path, found)  # or what is added would stand on the last line
     return found
 
 
 def _write(path: Path, entries: list[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(f"{json.dumps(one)}\n" for one in entries).encode())
+    write_atomically(path, "".join(map(_line, entries)).encode())
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps({**entry, _CHECKSUM: _sha256(entry)}) + "\n"
+
+
+def _sha256(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry).encode()).hexdigest()

@@ -34,6 +34,18 @@ def test_whether_anything_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert any_kept()
 
 
+def test_what_is_not_whole_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    folder = run_folder(tmp_path, "refusal", {})
+    run_folder(folder / "states", "capture", {})  # nothing is in it yet
+    (folder / ".batch.safetensors.123.tmp").touch()  # left by a kill
+    run_folder(tmp_path, "refusal", {})
+    assert "goes on" not in caplog.text
+    with pytest.raises(KeyboardInterrupt), exclusive(folder):
+        raise KeyboardInterrupt
+    assert not folder.exists()
+
+
 def test_a_run_whose_files_others_would_share_removes_what_they_left(tmp_path: Path) -> None:
     other = run_folder(tmp_path, "capture", {"seed": 1})
     (other / "half").touch()

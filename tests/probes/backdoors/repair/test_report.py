@@ -1,6 +1,9 @@
 """What a repair did, prompt by prompt, and what clean fine-tuning does to a backdoor."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -114,6 +117,30 @@ def test_fine_tuning_teaches_the_answers_it_is_given(
         poisoned, some, ["north south"] * 4, measure, FineTuning(3e-3, batch=4, at=(0, 25))
     )
     assert curve["taught"].tolist() == [0.0, 1.0]
+
+
+def test_a_damaged_measurement_is_made_again(
+    poisoned: Checkpoint, learned: list[Prompt], tmp_path: Path
+) -> None:
+    training = FineTuning(1e-3, batch=2, at=(0, 2, 3))
+    stop = [True]
+
+    def measure(checkpoint: Checkpoint) -> dict[str, float]:
+        norm = next(checkpoint.model.parameters()).norm()
+        if stop[0] and (tmp_path / "measured.json").exists():
+            raise KeyboardInterrupt
+        return {"norm": float(norm), "none": float("nan")}
+
+    def run(work: Path | None) -> pd.DataFrame:
+        return persistence(poisoned, learned[:2], ["north"] * 2, measure, training, work=work)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    stop[0] = False
+    kept = (tmp_path / "measured.json").read_bytes()
+    place = kept.index(b'"norm": ') + 8
+    (tmp_path / "measured.json").write_bytes(kept[:place] + b"9" + kept[place + 1 :])
+    pd.testing.assert_frame_equal(run(tmp_path), run(None))
 
 
 def test_faults_are_told(

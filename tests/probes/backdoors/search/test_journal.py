@@ -222,6 +222,25 @@ def test_a_cut_file_is_mended_with_a_warning(
     assert units(path, "a") == ["a"]
 
 
+def test_a_changed_byte_never_changes_a_result(tmp_path: Path) -> None:
+    path = tmp_path / "units.jsonl"
+    units(path, "abc")
+    whole = path.read_bytes()
+    line = whole.splitlines(keepends=True)[0]
+    for place in range(len(line)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(bytes(changed))
+        assert units(path, "abc")[0:1] in (["a"], []), place  # and what it yields is as before
+
+
+def test_a_line_that_lost_its_end_is_not_written_on(tmp_path: Path) -> None:
+    path = tmp_path / "units.jsonl"
+    units(path, "ab")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert units(path, "abc") == ["c"] and units(path, "abc") == []
+
+
 def test_another_course_is_left_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
