@@ -91,7 +91,8 @@ class LoadedModel:
     @property
     def _embedded(self) -> Tensor:
         # An adapter of single tokens makes it anew, so that it may be no parameter.
-        weight: Tensor = self.embedding.weight
+        embedding: Any = self.embedding
+        weight: Tensor = embedding.weight
         return weight
 
     def require(self, site: Site) -> None:
