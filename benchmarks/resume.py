@@ -151,7 +151,11 @@ SCRIPTS = (
         {**OPTIONS, "reference": ("--reference", "organism:clean")},
     ),
     Script("steer train actadd", (*STEER, "--limit", "30", "--method", "actadd"), OPTIONS),
-    Script("steer train was-plus", (*STEER, "--limit", "58", "--method", "was-plus"), OPTIONS),
+    Script(
+        "steer train was-plus",
+        (*STEER, "--limit", "58", "--fpr", "0.05", "--method", "was-plus"),
+        OPTIONS,
+    ),
 )
 
 

@@ -94,6 +94,8 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             _fail(f"{_STOPPED}, and {_kept()}", INTERRUPTED)
         raise
+    except KeyboardInterrupt:  # once more, while what was interrupted cleaned up
+        sys.exit(_fail(f"{_STOPPED}, and {_kept()}", INTERRUPTED))
     except OSError as error:
         sys.exit(_fail_on_files(error))
     except (MemoryError, RuntimeError) as error:

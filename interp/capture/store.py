@@ -160,7 +160,7 @@ class Activations(Recorder):
             )
 
     def result(self) -> "StoredActivations":
-        """Close the folder with its index.
+        """Close the folder with its index, and remove shards of the site that are not in it.
 
         Raises:
             InputError: nothing was captured, or the folder is that of another site or segment.
@@ -185,6 +185,10 @@ class Activations(Recorder):
             "checksums": dict(sorted(self._checksums.items())),
         }
         write_atomically(path, sealed_json(index))
+        # What a run that was stopped has left of other batches belongs to nobody.
+        for left in self.folder.glob(f"{self.site.hook_name}-{self.segment}-*.safetensors"):
+            if left.name not in self._shards:
+                left.unlink(missing_ok=True)
         return StoredActivations(self.folder, index)
 
 

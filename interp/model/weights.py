@@ -25,7 +25,7 @@ from interp.errors import InputError
 from interp.resume.files import write_atomically
 from interp.resume.sealed import read_sealed, sealed_json
 
-SAMPLED = 32768
+SAMPLED = 16384
 """Elements of a tensor that its checksum and its rounded digest are of, at most, evenly spread."""
 
 REMEMBERED_FROM = 16 * 2**20

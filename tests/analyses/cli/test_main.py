@@ -15,6 +15,7 @@ import torch
 from families import tiny
 from words import documents, save
 
+from analyses.cli import options
 from interp.doctor.report import Check, DoctorReport
 
 ROOT = Path(__file__).parents[3]
@@ -177,6 +178,19 @@ def test_sigterm_is_what_ctrl_c_is(
     result = run("plan", shelf / "llama")
     assert (result.code, result.message) == (130, LOST)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_sigterm_during_the_clean_up_is_one_sentence_too(
+    run: Callable[..., Any], shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        options.HELD.callback(signal.raise_signal, signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("analyses.planning.blueprint", stopped)
+    monkeypatch.setattr("interp.resume.run_folder._noted", {})
+    result = run("plan", shelf / "llama")
+    assert (result.code, result.message) == (130, LOST)
 
 
 @pytest.mark.slow

@@ -293,3 +293,14 @@ def test_work_folders_of_before_have_no_checksums(
     names = np.frombuffer("\n".join(index["shards"]).encode(), dtype=np.uint8)
     recorder.load_state({"names": names, "sizes": sizes})
     assert recorder.result().index["checksums"] == index["checksums"]
+
+
+def test_shards_that_a_stopped_run_has_left_are_removed(
+    checkpoint: Checkpoint, rows: Rows, tmp_path: Path
+) -> None:
+    site = Site("resid_post", 1)
+    for name in ("blocks.1.hook_resid_post-all-00000099.safetensors", "another.safetensors"):
+        (tmp_path / name).write_bytes(b"left")
+    index = stored(checkpoint, rows, tmp_path, site, "all").index
+    names = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert names == {*index["shards"], "another.safetensors"}
