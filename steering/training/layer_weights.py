@@ -4,7 +4,6 @@ Hegazy et al. (arXiv 2505.20309) give the layer weights no target. Here they des
 are for: jailbroken prompts are to be refused, and benign ones left alone.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -137,7 +136,8 @@ def train_weights(
         data: prompts to learn from.
         held: prompts by which it is told when to stop.
         schedule: steps and batches.
-        keep: folder in which a stopped descent leaves its state, and goes on from it.
+        keep: folder in which a descent leaves its state, and goes on from it; left there at the
+            end, so that a run which is stopped later need not descend again.
         progress: called with (steps done, steps in all).
 
     Raises:
@@ -171,8 +171,6 @@ def train_weights(
             if progress is not None:
                 progress(step + 1, schedule.steps)
     state.take_best()
-    if keep is not None:
-        shutil.rmtree(keep, ignore_errors=True)
     return done
 
 

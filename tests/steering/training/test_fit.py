@@ -182,8 +182,15 @@ def test_a_stopped_descent_goes_on_where_it_was(read: Captured, tmp_path: Path) 
     rest = train_weights(
         again, data, held, schedule, keep=keep, progress=lambda step, _: steps.append(step)
     )
-    assert steps == [5, 6, 7, 8] and rest == done and not keep.exists()
+    assert steps == [5, 6, 7, 8] and rest == done
     assert torch.equal(again.parameters[0], whole.parameters[0])
+    # A run that is stopped after the descent does not descend again.
+    later, data, held = _descent(read)
+    steps.clear()
+    assert done == train_weights(
+        later, data, held, schedule, keep=keep, progress=lambda step, _: steps.append(step)
+    )
+    assert not steps and torch.equal(later.parameters[0], whole.parameters[0])
 
 
 @pytest.mark.slow
