@@ -223,7 +223,8 @@ def _tokenizer_digest(tokenizer: Any) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         # Truncation and padding stand first, and change with how the tokenizer was last called.
-        text = backend.to_str().partition('"added_tokens"')[2]
+        whole = backend.to_str()
+        text = whole[whole.find('"added_tokens"') :]
     else:
         text = f"{type(tokenizer).__name__}{_vocabulary(tokenizer)}"
     options = {name: getattr(tokenizer, name, None) for name in _TOKENIZER_OPTIONS}

@@ -25,15 +25,16 @@ from interp.errors import InputError
 from interp.resume.files import write_atomically
 from interp.resume.sealed import read_sealed, sealed_json
 
-SAMPLED = 16384
-"""Elements of a tensor that its checksum and its rounded digest are of, at most, evenly spread."""
+SAMPLED = 32768
+"""Elements of a tensor that its checksum and its rounded digest are of, about, evenly spread."""
+
+_RUN = 64
 
 REMEMBERED_FROM = 16 * 2**20
 """Bytes of weights from which a digest is kept on disk; below, it is as soon made as read."""
 
 ROUNDED_TO = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _SUFFIXES = (".safetensors", ".bin", ".gguf")
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Under a layer that adapters act on: what it was before, which is of the model without them.
 _BEFORE = ("base_layer", "original_module", "token_adapter")
 _FORMAT = 2
@@ -144,19 +145,20 @@ def _marks(model: nn.Module) -> Marks:
     return (*tensors, *adapters_in_force(model))
 
 
-def _mark(tensor: Tensor) -> tuple[int, int, int]:
+def _mark(tensor: Tensor) -> tuple[int, int, str]:
     if tensor.is_meta:
-        return 0, 0, 0
+        return 0, 0, ""
     counted = 0 if tensor.is_inference() else tensor._version
-    bits = _sample(tensor).contiguous().view(_BITS[tensor.element_size()]).to(torch.int64)
-    # Weighed by its place, so that elements which change places are seen; the sum may overflow.
-    weighed = bits * torch.arange(1, 2 * bits.numel(), 2, device=bits.device)
-    return counted, tensor.data_ptr(), int(weighed.sum())
+    return counted, tensor.data_ptr(), _hash(_sample(tensor))
 
 
 def _sample(tensor: Tensor) -> Tensor:
     flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // SAMPLED)]
+    if flat.numel() <= SAMPLED:
+        return flat
+    # Runs of neighbours, because single elements so far apart cost as much as reading all.
+    step = flat.numel() // (SAMPLED // _RUN)
+    return flat[: flat.numel() // step * step].view(-1, step)[:, :_RUN]
 
 
 def _digests(model: nn.Module) -> WeightDigests:
