@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from interp.errors import InputError
 from interp.resume.files import write_atomically
 from interp.resume.sealed import read_sealed, sealed_json
+from interp.resume.sealed_tensors import tensor_bytes
 
 SAMPLED = 32768
 """Elements of a tensor that its checksum and its rounded digest are of, about, evenly spread."""
@@ -179,7 +180,7 @@ def _digests(model: nn.Module) -> WeightDigests:
         for to, digest in rounded.items():
             digest.update(name.encode())
             if tensor.is_floating_point():
-                digest.update(_bytes(_sample(tensor).to(ROUNDED_TO[to])))
+                digest.update(tensor_bytes(_sample(tensor).to(ROUNDED_TO[to])))
     found = None
     if active:
         found = hashlib.sha256(f"{active}{_exact(adapted)}".encode()).hexdigest()
@@ -203,12 +204,7 @@ def _exact(tensors: list[tuple[str, Tensor]]) -> str:
 
 
 def _hash(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
-
-
-def _bytes(tensor: Tensor) -> Any:
-    flat = tensor.detach().reshape(-1).cpu().contiguous()
-    return flat.view(torch.uint8).numpy().data
+    return hashlib.sha256(tensor_bytes(tensor)).hexdigest()
 
 
 def adapters_in_force(model: nn.Module) -> tuple[tuple[str, tuple[str, ...], str], ...]:

@@ -8,7 +8,7 @@ are read, and a warning says so once.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,16 @@ def strict_json(text: str | bytes) -> Any:
     _require_depth(value)
     canonical(value)
     return value
+
+
+def repeated(pairs: Sequence[tuple[str, Any]]) -> str | None:
+    """The first key that stands twice in an object of JSON, given as its pairs."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def canonical(value: Any) -> bytes:
@@ -134,12 +144,9 @@ def acknowledge(path: Path) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := repeated(pairs)) is not None:
         raise ValueError(f"its JSON has the key {twice[:40]!r} twice")
-    return made
+    return dict(pairs)
 
 
 def _constant(text: str) -> Any:

@@ -64,7 +64,7 @@ def digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     outline = [[name, _NAMES[tensors[name].dtype], list(tensors[name].shape)] for name in names]
     found = hashlib.sha256(canonical({"header": header, "tensors": outline}))
     for name in names:
-        found.update(_bytes(tensors[name]))
+        found.update(tensor_bytes(tensors[name]))
     return found.hexdigest()
 
 
@@ -97,8 +97,8 @@ def packed(text: str, tensors: Mapping[str, Tensor]) -> bytes:
     head += b" " * (-len(head) % 8)
     if len(head) > HEADER_LIMIT:
         raise ValueError(f"the description has {len(head) / 1e6:.1f} MB; the most is 8")
-    parts = [len(head).to_bytes(8, "little"), head, *(_bytes(tensors[name]) for name in order)]
-    return b"".join(parts)
+    content = (tensor_bytes(tensors[name]) for name in order)
+    return b"".join([len(head).to_bytes(8, "little"), head, *content])
 
 
 def read_container(path: Path) -> Container | None:
@@ -188,5 +188,8 @@ def _tensor(data: bytearray, begin: int, dtype: torch.dtype, shape: list[int]) -
     return torch.frombuffer(data, dtype=dtype, count=count, offset=begin).clone().reshape(shape)
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor in memory order, on the CPU; not copied where they lie so already."""
+    flat = tensor.detach().reshape(-1).cpu().contiguous()
+    found: memoryview = flat.view(torch.uint8).numpy().data
+    return found

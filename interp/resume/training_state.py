@@ -1,6 +1,5 @@
 """A training run that is not done yet, as one safetensors file, so that a stopped run goes on."""
 
-import hashlib
 import json
 import logging
 import time
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from interp.errors import first_line
 from interp.resume.files import replacing
 from interp.resume.run_folder import changes, listed, note
+from interp.resume.sealed_tensors import digest
 
 log = logging.getLogger("mechguard.training")
 
@@ -76,7 +76,7 @@ def save_training(
     tensors["random"] = torch.get_rng_state()
     notes = {"run": json.dumps(_with_libraries(run)), "done": str(done)}
     with replacing(work / FILE) as temporary:
-        save_file(tensors, temporary, {**notes, "sha256": _checksum(tensors, notes)})
+        save_file(tensors, temporary, {**notes, "sha256": digest(notes, tensors)})
     note(work)
 
 
@@ -139,18 +139,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         notes = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if notes.pop("sha256", None) != _checksum(tensors, notes):
+    if notes.pop("sha256", None) != digest(notes, tensors):
         raise ValueError("its checksum differs")
     return notes, tensors
-
-
-def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        flat = tensor.detach().reshape(-1).cpu().contiguous()
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _with_libraries(run: Mapping[str, Any]) -> dict[str, Any]:

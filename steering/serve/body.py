@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any, NoReturn
 
+from interp.resume.sealed import repeated
 from steering.serve.errors import RequestError, shown
 
 _DEPTH = 32  # no request that can be answered nests as deeply
@@ -34,12 +35,9 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in made if names.count(name) > 1)
+    if (twice := repeated(pairs)) is not None:
         raise RequestError(f"The body says {_safe(twice)} twice in one object; say it once.")
-    return made
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> NoReturn:
