@@ -66,8 +66,9 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all parts, 16 hex digits."""
-        return _digest(json.dumps(asdict(self), sort_keys=True))[:_DIGITS]
+        """SHA-256 over all parts, 16 hex digits; `rounded` follows from the weights."""
+        parts = {name: part for name, part in asdict(self).items() if name != "rounded"}
+        return _digest(json.dumps(parts, sort_keys=True))[:_DIGITS]
 
     def as_json(self) -> dict[str, Any]:
         """The same as a mapping of JSON values."""
