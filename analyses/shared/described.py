@@ -41,7 +41,7 @@ def described(value: Any, within: tuple[int, ...] = ()) -> Any:
         return repr(type(value))
     inner = (*within, id(value))
     if isinstance(value, LoadedModel):
-        return {**value.identity.as_json(), "device": value.device.type}
+        return value.measured_on
     if isinstance(value, Mapping):
         return _mapping(value, inner)
     if isinstance(value, (Sequence, Set)) and not isinstance(value, bytes):

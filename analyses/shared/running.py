@@ -11,6 +11,7 @@ from analyses.shared.reports import DataEntry, ModelFacts, RunFacts
 from interp.checkpoint import Checkpoint
 from interp.data.prompt_sets import PromptSet
 from interp.model.artifacts import versions
+from interp.model.origin import origin
 from interp.resume.run_folder import run_folder
 
 Progress = Callable[[str, int, int], None]
@@ -92,19 +93,9 @@ class Stopwatch:
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     """What the provenance of every report says of the checkpoint."""
-    anatomy = checkpoint.anatomy
-    identity = checkpoint.identity
     return {
-        "model": checkpoint.name,
-        "revision": checkpoint.revision,
-        "fingerprint": identity.digest,
-        "identity": identity.as_json(),
-        "tokenizer_hash": checkpoint.tokenizer_hash,
-        "model_type": anatomy.model_type,
-        "dtype": str(checkpoint.dtype).removeprefix("torch."),
-        "width": anatomy.width,
-        "layers": anatomy.n_layers,
-        "parameters": anatomy.parameters,
+        **origin(checkpoint),
+        "parameters": checkpoint.anatomy.parameters,
         "device": str(checkpoint.device),
     }
 

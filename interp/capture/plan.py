@@ -48,7 +48,7 @@ class Workdir:
         """
         described = {
             "format_version": FORMAT_VERSION,
-            "model": {**checkpoint.identity.as_json(), "device": checkpoint.device.type},
+            "model": checkpoint.measured_on,
             "attention": attention,
             "rows": _rows_hash(rows),
             "recorders": [recorder.describe() for recorder in recorders],

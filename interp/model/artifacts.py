@@ -18,6 +18,7 @@ from torch import Tensor
 from interp.checks import require_type
 from interp.errors import InputError, first_line
 from interp.model.artifact_schemas import SCHEMAS, require_valid
+from interp.reading import exists, require_file
 from interp.resume.files import write_atomically
 from interp.resume.sealed import acknowledge, warn_unsealed
 from interp.resume.sealed_tensors import Container, packed, read_container
@@ -150,8 +151,9 @@ def _validated(path: Path, container: Container, kind: str | None) -> Artifact:
 def _container(path: Path) -> Container:
     require_type(path, (str, Path), "path")
     path = Path(path)
-    if not path.is_file():
+    if not exists(path):
         raise InputError(f"{path} does not exist; give the file that mechguard wrote with --out.")
+    require_file(path)
     try:
         container = read_container(path)
     except (OSError, ValueError) as error:

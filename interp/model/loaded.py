@@ -126,6 +126,11 @@ class LoadedModel:
         return identity_of(self.model, self.tokenizer, dtype)
 
     @property
+    def measured_on(self) -> dict[str, Any]:
+        """The identity and the kind of device, JSON-ready: what numbers of a run depend on."""
+        return {**self.identity.as_json(), "device": self.device.type}
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the whole `identity`, 16 hex digits."""
         return self.identity.digest

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -24,19 +24,33 @@ ALLOWED = (*GROUPS, *_OF_MODEL, *_OF_TOKENIZER, ANY_MODEL)
 """What may be allowed to differ: parts of an identity, or all of the model's or the tokenizer's."""
 
 
-def origin(checkpoint: LoadedModel) -> dict[str, Any]:
+class Origin(TypedDict):
+    """Which checkpoint something comes from."""
+
+    model: str
+    revision: str | None
+    fingerprint: str
+    identity: Mapping[str, Any]
+    tokenizer_hash: str | None
+    model_type: str
+    dtype: str
+    width: int
+    layers: int
+
+
+def origin(checkpoint: LoadedModel) -> Origin:
     """Which checkpoint something comes from; JSON-ready."""
     identity = checkpoint.identity
     return {
         "model": checkpoint.name,
         "revision": checkpoint.revision,
         "fingerprint": identity.digest,
+        "identity": identity.as_json(),
         "tokenizer_hash": checkpoint.tokenizer_hash,
         "model_type": checkpoint.anatomy.model_type,
         "dtype": identity.dtype,
         "width": checkpoint.anatomy.width,
         "layers": checkpoint.anatomy.n_layers,
-        "identity": identity.as_json(),
     }
 
 

@@ -142,7 +142,7 @@ def _described(
     checkpoint: Checkpoint, sides: Sequence[Sequence[tuple[list[int], int]]], plan: FineTuningPlan
 ) -> dict[str, Any]:
     examples = hashlib.sha256(json.dumps(sides).encode()).hexdigest()
-    return {"model": checkpoint.identity.as_json(), "examples": examples, "plan": asdict(plan)}
+    return {"model": checkpoint.measured_on, "examples": examples, "plan": asdict(plan)}
 
 
 def _sides(

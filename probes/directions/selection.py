@@ -122,7 +122,7 @@ def score_candidates(
     if workdir is not None:
         sides = [Rows(tuple(side), False).sha256 for side in (harmful, harmless)]
         run = {
-            "model": checkpoint.identity.as_json(),
+            "model": checkpoint.measured_on,
             "prompts": sides,
             "places": [list(directions.layers), list(directions.positions)],
             "directions": hashlib.sha256(directions.vectors.tobytes()).hexdigest(),

@@ -94,7 +94,7 @@ def _run(
         f"{name} {kind}": _digest(part.of(kind)) for name, part in parts.items() for kind in KINDS
     }
     return {
-        "model": {**checkpoint.identity.as_json(), "device": checkpoint.device.type},
+        "model": checkpoint.measured_on,
         "prompts": {**prompts, "calibration": _digest(given.calibration)},
         "refusals": list(given.refusals),
         "method": method,

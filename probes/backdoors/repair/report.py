@@ -293,7 +293,7 @@ def persistence(
     student = copied(checkpoint, f"{checkpoint.name} (fine-tuned)")
     ids = [[list(row.ids), begin] for row, begin in rows]
     about = {
-        "model": checkpoint.identity.as_json(),
+        "model": checkpoint.measured_on,
         "examples": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "training": asdict(training),
     }

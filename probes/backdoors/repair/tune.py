@@ -277,7 +277,7 @@ def _described(
 ) -> dict[str, Any]:
     ids = [[list(one.clean.ids), list(one.triggered.ids)] for one in lessons]
     return {
-        "checkpoint": checkpoint.identity.as_json(),
+        "checkpoint": checkpoint.measured_on,
         "set of prompts or trigger": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "plan": asdict(plan),
     }
