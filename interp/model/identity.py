@@ -70,6 +70,11 @@ class Identity:
         parts = {name: part for name, part in asdict(self).items() if name != "rounded"}
         return _digest(json.dumps(parts, sort_keys=True))[:_DIGITS]
 
+    @property
+    def tokenizer_hash(self) -> str | None:
+        """SHA-256 over tokenizer and chat template, 16 hex digits; None without a tokenizer."""
+        return _joined(self.tokenizer, self.template)
+
     def as_json(self) -> dict[str, Any]:
         """The same as a mapping of JSON values."""
         return asdict(self)
@@ -122,9 +127,11 @@ def identity_of(model: nn.Module, tokenizer: Any, dtype: str) -> Identity:
 
 def tokenizer_hash(tokenizer: Any) -> str | None:
     """SHA-256 over a tokenizer and its chat template, 16 hex digits; None without a tokenizer."""
-    if tokenizer is None:
-        return None
-    return _digest(f"{_tokenizer_digest(tokenizer)} {_template_digest(tokenizer)}")[:_DIGITS]
+    return _joined(_tokenizer_digest(tokenizer), _template_digest(tokenizer))
+
+
+def _joined(tokenizer: str | None, template: str | None) -> str | None:
+    return None if tokenizer is None else _digest(f"{tokenizer} {template}")[:_DIGITS]
 
 
 def differences(there: Identity, here: Identity) -> dict[str, str]:

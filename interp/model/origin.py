@@ -46,7 +46,7 @@ def origin(checkpoint: LoadedModel) -> Origin:
         "revision": checkpoint.revision,
         "fingerprint": identity.digest,
         "identity": identity.as_json(),
-        "tokenizer_hash": checkpoint.tokenizer_hash,
+        "tokenizer_hash": identity.tokenizer_hash,
         "model_type": checkpoint.anatomy.model_type,
         "dtype": identity.dtype,
         "width": checkpoint.anatomy.width,
